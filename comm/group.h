@@ -1,0 +1,48 @@
+/* The ranks that share one model: tensor collectives on device memory, and small control
+ * messages on host memory.
+ * Implementations: comm/mpi (CPU), comm/nccl (GPU), comm/local (threads of one process, tests).
+ *
+ * Used by one thread a rank (the engine's). Every rank issues the same calls in the same order.
+ * No call waits for a peer longer than its deadline: a lost or stuck peer becomes TCA_ERR_COMM,
+ * after which only destroy() is legal. Tensor collectives are enqueued on `queue` and may return
+ * before they finish. */
+#ifndef COMM_GROUP_H
+#define COMM_GROUP_H
+
+#include "base/status.h"
+#include "kernels/backend.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct comm_ops;
+
+/* An implementation embeds this as the first member of its own group type. */
+struct comm_group {
+    const struct comm_ops *ops;
+    int rank;
+    int ranks;
+};
+
+struct comm_ops {
+    const char *name;
+
+    /* Sum over ranks, in place. buf: device [count]; bf16 is summed in f32. */
+    enum tca_status (*all_reduce_sum)(struct comm_group *group, void *buf, size_t count,
+                                      enum kernel_dtype dtype, struct kernel_queue *queue);
+
+    /* Control plane: host memory, blocking. `bytes` is equal on all ranks. */
+    enum tca_status (*broadcast)(struct comm_group *group, void *buf, size_t bytes, int root,
+                                 int timeout_ms);
+    /* recv: [ranks, bytes] at root, else NULL. */
+    enum tca_status (*gather)(struct comm_group *group, void *recv, const void *send, size_t bytes,
+                              int root, int timeout_ms);
+
+    /* TCA_ERR_COMM once a peer died or the fabric failed. */
+    enum tca_status (*poll_error)(struct comm_group *group);
+    /* Tell the peers that this rank gives up; pending and later calls fail everywhere. */
+    void (*abort)(struct comm_group *group);
+    void (*destroy)(struct comm_group *group); /* collective; NULL is a no-op */
+};
+
+#endif

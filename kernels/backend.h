@@ -1,0 +1,162 @@
+/* What the forward pass may ask of a compute device. kernels/cpu is the oracle that the tests
+ * hold kernels/cuda against, operation by operation.
+ *
+ * Tensors are dense and row-major unless a stride is given; shapes are written
+ * [slowest, .., fastest]; bf16 is its upper 16 bits in a uint16_t. "act" is the backend's
+ * `activation` dtype: that of linear outputs which other operations read. Device pointers come
+ * from `alloc`; host arrays are named so. Operations are enqueued in order on one queue and may
+ * return before the work is done; host arrays they take may be reused once they return.
+ * 64-bit offsets everywhere: a document's K of one layer alone passes 2^31 elements. */
+#ifndef KERNELS_BACKEND_H
+#define KERNELS_BACKEND_H
+
+#include "base/status.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum kernel_dtype { KERNEL_F32, KERNEL_BF16 };
+
+/* One in-order stream of work on one device, used by one thread. A backend embeds this as the
+ * first member of its own queue type. */
+struct kernel_queue {
+    int device;
+};
+
+/* A matrix prepared for `linear`, in the backend's own layout. */
+struct kernel_weight;
+
+/* Heads of this rank. q_heads is a multiple of kv_heads: query head h reads KV head
+ * h / (q_heads / kv_heads). */
+struct attention_shape {
+    int q_heads;
+    int kv_heads;
+    int head_dim; /* a multiple of 8, at most 256 */
+    float scale;  /* usually 1 / sqrt(head_dim) */
+};
+
+/* Keys and values to attend to: row i of head h starts at k + h * head_stride + i * head_dim. */
+struct attention_segment {
+    const uint16_t *k, *v; /* bf16 on the device, borrowed */
+    int64_t head_stride;   /* elements */
+    int64_t rows;          /* keys of every head, or the most of any when rows_per_head is given */
+    const int32_t *rows_per_head; /* host [kv_heads], each 0..rows; NULL: all have `rows` */
+    bool causal; /* the item's query t of T sees rows 0 .. rows - T + t; not with rows_per_head */
+};
+
+/* One sequence's queries in a step. Its keys are all its segments', softmaxed together. */
+struct attention_item {
+    int first_query; /* row of q and out */
+    int queries;
+    int segments; /* 1 or 2 */
+    struct attention_segment segment[2];
+};
+
+/* Where one sequence's new K and V rows go: head h's row i (of `tokens`) to
+ * k + h * head_stride + (first_row + i) * head_dim. */
+struct kv_append {
+    int first_token; /* row of qkv */
+    int tokens;
+    uint16_t *k, *v; /* bf16 on the device */
+    int64_t head_stride;
+    int64_t first_row;
+};
+
+/* Per-head RMS norm of queries and keys (Qwen3). */
+struct qk_norm {
+    const float *q, *k; /* device [head_dim] f32; both NULL for models without QK-norm */
+    float eps;
+};
+
+struct kernel_backend {
+    const char *name;
+    enum kernel_dtype activation;
+
+    /* `threads`: CPU threads to use, at least 1; ignored by GPUs. TCA_ERR_DEVICE: no such device. */
+    enum tca_status (*queue_create)(int device, int threads, struct kernel_queue **queue_out);
+    void (*queue_destroy)(struct kernel_queue *queue); /* waits for pending work */
+    enum tca_status (*queue_wait)(struct kernel_queue *queue);
+
+    /* Memory of the device, 64-byte aligned. TCA_ERR_NO_MEMORY. */
+    enum tca_status (*alloc)(int device, size_t bytes, void **ptr_out);
+    void (*free)(int device, void *ptr, size_t bytes); /* NULL is a no-op; really gives it back */
+    enum tca_status (*memory)(int device, size_t *total_bytes_out, size_t *free_bytes_out);
+    enum tca_status (*upload)(struct kernel_queue *queue, void *device, const void *host,
+                              size_t bytes);
+    /* Waits until the data is in `host`. */
+    enum tca_status (*download)(struct kernel_queue *queue, void *host, const void *device,
+                                size_t bytes);
+
+    /* Prepare a matrix from host_rows [rows, cols] bf16, which may be freed afterwards.
+     * keep_rows: also serve `embed`. TCA_ERR_NO_MEMORY. */
+    enum tca_status (*weight_create)(struct kernel_queue *queue, const uint16_t *host_rows,
+                                     int rows, int cols, bool keep_rows,
+                                     struct kernel_weight **weight_out);
+    void (*weight_destroy)(struct kernel_queue *queue, struct kernel_weight *weight);
+    size_t (*weight_bytes)(const struct kernel_weight *weight);
+
+    /* out = x weight^T (+ bias). x: [rows, in] bf16; weight: [out, in]; bias: [out] f32 or NULL;
+     * out: [rows, out] of out_dtype; fp32 accumulation; no aliasing. */
+    enum tca_status (*linear)(struct kernel_queue *queue, void *out, enum kernel_dtype out_dtype,
+                              const uint16_t *x, const struct kernel_weight *weight,
+                              const float *bias, int rows);
+
+    /* out row = table row (id - first_id), or zeros when that row is not in the table (another
+     * rank has it; an all-reduce completes the sum). ids: host [rows]; out: [rows, cols] f32. */
+    enum tca_status (*embed)(struct kernel_queue *queue, float *out,
+                             const struct kernel_weight *table, const int32_t *ids, int rows,
+                             int first_id);
+
+    /* x += delta (unless NULL); out = x / sqrt(mean(x^2) + eps) * weight, per row (unless out is
+     * NULL). x: [rows, cols] f32; delta: [rows, cols] act; out: [rows, cols] bf16;
+     * weight: [cols] f32. */
+    enum tca_status (*residual_norm)(struct kernel_queue *queue, uint16_t *out, float *x,
+                                     const void *delta, const float *weight, int rows, int cols,
+                                     float eps);
+
+    /* table_out[t][i] = {cos, sin}(position[t] * inv_freq[i]) * magnitude, the product in f32 as
+     * Hugging Face computes it. positions: host [rows]; inv_freq: device [half] f32;
+     * table_out: [rows, half, 2] f32. Made once a step, read by every layer. */
+    enum tca_status (*rope_table)(struct kernel_queue *queue, float *table_out,
+                                  const int32_t *positions, int rows, const float *inv_freq,
+                                  int half, float magnitude);
+
+    /* Split a fused projection into heads. qkv: [rows, (q_heads + 2 kv_heads) * head_dim] act, in
+     * the order Q, K, V. q and k heads are RMS-normalised with q_norm and k_norm ([head_dim] f32;
+     * NULL: not), then rotated by rope's row of the token (pairs i, i + head_dim / 2). q goes to
+     * q_out [rows, q_heads, head_dim] bf16, k and v to the places in appends (host array). */
+    enum tca_status (*rope_append)(struct kernel_queue *queue, uint16_t *q_out,
+                                   const struct kv_append *appends, int append_count,
+                                   const void *qkv, const struct attention_shape *shape,
+                                   const float *rope, const struct qk_norm *norm);
+
+    /* Softmax attention of every item's queries over its segments, online (nothing of size
+     * queries x keys). q, out: [rows, q_heads, head_dim] bf16; lse: [rows, q_heads] f32, natural
+     * log, or NULL. A query that sees no key gets zeros and -inf. items: host array. */
+    enum tca_status (*attention)(struct kernel_queue *queue, uint16_t *out, float *lse,
+                                 const uint16_t *q, const struct attention_shape *shape,
+                                 const struct attention_item *items, int item_count);
+
+    /* out = silu(gate) * up. gate_up: [rows, 2 * cols] act, gate first; out: [rows, cols] bf16. */
+    enum tca_status (*swiglu)(struct kernel_queue *queue, uint16_t *out, const void *gate_up,
+                              int rows, int cols);
+
+    /* out row i = x row indices[i]. x, out: [.., cols] f32; indices: host [rows]. */
+    enum tca_status (*take_rows)(struct kernel_queue *queue, float *out, const float *x,
+                                 const int32_t *indices, int rows, int cols);
+
+    /* The `count` largest of each row in falling order, ties to the lowest id, and the row's
+     * log-sum-exp: what a rank must tell of its vocabulary. Waits.
+     * logits: [rows, cols] f32; values_out, ids_out: host [rows, count]; lse_out: host [rows]. */
+    enum tca_status (*logits_top)(struct kernel_queue *queue, float *values_out, int32_t *ids_out,
+                                  float *lse_out, const float *logits, int rows, int cols,
+                                  int count);
+};
+
+const struct kernel_backend *kernel_backend_cpu(void);
+
+/* NULL when this build or this machine has no usable CUDA device. */
+const struct kernel_backend *kernel_backend_cuda(void);
+
+#endif
