@@ -25,7 +25,7 @@ bad=$(
     vendor 'mpi[.]h' comm/mpi
     vendor 'dnnl|oneapi|omp[.]h' kernels/cpu
     vendor 'pcre2|utf8proc' model
-    vendor 'jansson' base
+    vendor 'jansson|openssl' base
     vendor "grpc|protobuf-c" proto
 )
 [ -z "$bad" ] || { echo "layering broken:"; echo "$bad"; exit 1; }
