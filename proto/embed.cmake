@@ -1,0 +1,6 @@
+# Write the bytes of INPUT to OUTPUT as a C initialiser list.
+file(READ ${INPUT} bytes HEX)
+string(REGEX REPLACE "(..)" "0x\\1," bytes "${bytes}")
+string(REGEX REPLACE "(0x..,0x..,0x..,0x..,0x..,0x..,0x..,0x..,0x..,0x..,0x..,0x..,0x..,0x..,0x..,0x..,)"
+       "\\1\n" bytes "${bytes}")
+file(WRITE ${OUTPUT} "${bytes}\n")
