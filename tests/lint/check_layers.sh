@@ -17,8 +17,8 @@ bad=$(
     vendor() { # HEADER_REGEX ALLOWED_DIR...
         header=$1; shift
         keep=$(echo "$*" | sed 's/ /|/g')
-        grep -rnE "^#[[:space:]]*include[[:space:]]+<($header)" . --include='*.[ch]' --include='*.cu' --include='*.cuh' |
-            grep -vE "^\./($keep|build[^/]*)/" || true
+        grep -rnE "^#[[:space:]]*include[[:space:]]+[<\"]($header)" . --exclude-dir=build --exclude-dir=.venv --include='*.[ch]' --include='*.cu' --include='*.cuh' |
+            grep -vE "^\./($keep)/" || true
     }
     vendor 'cuda|cublas|cudnn' kernels/cuda comm/nccl
     vendor 'nccl' comm/nccl

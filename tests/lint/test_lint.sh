@@ -1,0 +1,66 @@
+#!/bin/sh
+# The lint itself: in a copy of a small tree each kind of violation must be found, and only there.
+# Usage: test_lint.sh REPO_ROOT
+set -eu
+lint=$1/tests/lint
+tree=$(mktemp -d)
+trap 'rm -rf "$tree"' EXIT
+mkdir -p "$tree/tests/lint" "$tree/base" "$tree/model" "$tree/worker"
+cp "$lint"/layers.txt "$lint"/sizes_allowed.txt "$tree/tests/lint/"
+cp "$1/.clang-format" "$tree/"
+cd "$tree"
+git init -q .
+printf '#include "base/status.h"\n\n#include <stdint.h>\n' >model/plain.c
+failures=0
+
+# expect found|clean CHECK WHAT [ARG..]
+expect() {
+    want=$1 check=$2 what=$3
+    shift 3
+    git add -A
+    code=0
+    output=$("$lint/check_$check.sh" "$tree" "$@" 2>&1) || code=$?
+    [ "$check-$code" != format-77 ] || return 0 # clang-format is missing; its own test says so
+    case $want-$code in
+    clean-0) ;;
+    found-0 | clean-*) echo "$check, $what: wanted $want, exit $code: $output"; failures=1 ;;
+    found-*)
+        case $output in
+        *planted*) ;;
+        *) echo "$check, $what: the file is not named: $output"; failures=1 ;;
+        esac
+        ;;
+    esac
+    rm -f ./*/planted.[ch]
+}
+
+for check in layers sizes format; do
+    expect clean $check 'a tree in order'
+done
+
+echo '#include "coordinator/server.h"' >worker/planted.c
+expect found layers 'the worker includes the coordinator'
+echo '#  include "worker/engine.h"' >base/planted.h
+expect found layers 'a lower layer includes a higher one'
+for header in mpi.h grpc/grpc.h protobuf-c/protobuf-c.h cuda_runtime_api.h nccl.h jansson.h pcre2.h; do
+    echo "#include <$header>" >worker/planted.c
+    expect found layers "<$header> outside its folder"
+done
+echo '#include "mpi.h"' >worker/planted.c
+expect found layers 'a vendor header in quotes'
+printf '#include "model/tokenizer.h"\n' >worker/planted.c
+expect clean layers 'an allowed include'
+
+yes 'int x;' | head -n 801 >base/planted.c
+expect found sizes 'a file of 801 lines'
+yes 'int x;' | head -n 800 >base/planted.c
+expect clean sizes 'a file of 800 lines'
+echo 'base/planted.c 900 because' >>tests/lint/sizes_allowed.txt
+yes 'int x;' | head -n 900 >base/planted.c
+expect clean sizes 'a listed file within its length'
+yes 'int x;' | head -n 901 >base/planted.c
+expect found sizes 'a listed file beyond its length'
+
+printf 'int  x ;\n' >base/planted.c
+expect found format 'loose spacing'
+exit $failures
