@@ -1,0 +1,114 @@
+/* The row-wise loops in plain C, written so that the compiler vectorises them. A file that is
+ * compiled for one instruction set defines ROWS_TABLE and includes this. */
+#include "kernels/cpu/bf16.h"
+#include "kernels/cpu/rows.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Sums run in this many lanes: the compiler may not reorder float additions itself. */
+enum { LANES = 32 };
+
+static float sum_of_squares(const float *x, int cols)
+{
+    float lanes[LANES] = {0};
+    int i = 0;
+    for (; i + LANES <= cols; i += LANES)
+        for (int j = 0; j < LANES; j++)
+            lanes[j] += x[i + j] * x[i + j];
+    for (int j = 0; i + j < cols; j++)
+        lanes[j] += x[i + j] * x[i + j];
+    float sum = 0;
+    for (int j = 0; j < LANES; j++)
+        sum += lanes[j];
+    return sum;
+}
+
+static float inverse_rms(const float *x, int cols, float eps)
+{
+    return 1.0f / sqrtf(sum_of_squares(x, cols) / (float)cols + eps);
+}
+
+static void residual_norm(uint16_t *restrict out, float *restrict x, const float *restrict delta,
+                          const float *restrict weight, int cols, float eps)
+{
+    if (delta) {
+        for (int i = 0; i < cols; i++)
+            x[i] += delta[i];
+    }
+    if (!out)
+        return;
+    float scale = inverse_rms(x, cols, eps);
+    for (int i = 0; i < cols; i++)
+        out[i] = bf16_from_float(x[i] * scale * weight[i]);
+}
+
+static void norm(float *restrict out, const float *restrict x, const float *restrict weight,
+                 int cols, float eps)
+{
+    float scale = inverse_rms(x, cols, eps);
+    for (int i = 0; i < cols; i++)
+        out[i] = x[i] * scale * weight[i];
+}
+
+/* e^x, relative error under 3e-7: 2^n by the exponent bits, 2^f by a polynomial on [-0.5, 0.5]
+ * (the Taylor terms of e^(f ln 2)). Clamped to the normal range, so never infinite or NaN for
+ * a finite x. */
+static inline float exp_fast(float x)
+{
+    float t = x * 1.44269504f;
+    t = t < -126.0f ? -126.0f : t;
+    t = t > 126.0f ? 126.0f : t;
+    float shifted = t + 12582912.0f; /* 1.5 * 2^23: rounds to an integer in the low bits */
+    float f = t - (shifted - 12582912.0f);
+    uint32_t bits;
+    memcpy(&bits, &shifted, sizeof(bits));
+    bits = (bits - 0x4b400000u + 127u) << 23;
+    float power;
+    memcpy(&power, &bits, sizeof(power));
+    float p = 1.5403530e-4f;
+    p = p * f + 1.3333558e-3f;
+    p = p * f + 9.6181291e-3f;
+    p = p * f + 5.5504109e-2f;
+    p = p * f + 2.4022651e-1f;
+    p = p * f + 6.9314718e-1f;
+    p = p * f + 1.0f;
+    return power * p;
+}
+
+static void swiglu(uint16_t *restrict out, const float *restrict gate, const float *restrict up,
+                   int cols)
+{
+    for (int i = 0; i < cols; i++)
+        out[i] = bf16_from_float(gate[i] / (1.0f + exp_fast(-gate[i])) * up[i]);
+}
+
+static void rotate(uint16_t *restrict out, const float *restrict x, const float *restrict table,
+                   int half)
+{
+    for (int i = 0; i < half; i++) {
+        float c = table[2 * i];
+        float s = table[2 * i + 1];
+        out[i] = bf16_from_float(x[i] * c - x[half + i] * s);
+        out[half + i] = bf16_from_float(x[half + i] * c + x[i] * s);
+    }
+}
+
+static void to_bf16(uint16_t *restrict out, const float *restrict x, int cols)
+{
+    for (int i = 0; i < cols; i++)
+        out[i] = bf16_from_float(x[i]);
+}
+
+static void to_float(float *restrict out, const uint16_t *restrict x, int cols)
+{
+    for (int i = 0; i < cols; i++)
+        out[i] = bf16_to_float(x[i]);
+}
+
+const struct cpu_rows ROWS_TABLE = {.residual_norm = residual_norm,
+                                    .swiglu = swiglu,
+                                    .norm = norm,
+                                    .rotate = rotate,
+                                    .to_bf16 = to_bf16,
+                                    .to_float = to_float};
