@@ -1,0 +1,155 @@
+#include "coordinator/admission.h"
+
+#include <inttypes.h>
+
+int64_t admission_round(int64_t tokens)
+{
+    return (tokens + ADMISSION_GRAIN_TOKENS - 1) / ADMISSION_GRAIN_TOKENS * ADMISSION_GRAIN_TOKENS;
+}
+
+void admission_init(struct admission *admission, enum admission_policy policy,
+                    int64_t capacity_tokens, double question_share, int64_t max_tokens,
+                    int max_running)
+{
+    const int64_t capacity = capacity_tokens / ADMISSION_GRAIN_TOKENS * ADMISSION_GRAIN_TOKENS;
+    const int64_t questions = (int64_t)((double)capacity * question_share);
+
+    *admission = (struct admission){
+        .policy = policy,
+        .max_tokens = max_tokens,
+        .question_pool = questions / ADMISSION_GRAIN_TOKENS * ADMISSION_GRAIN_TOKENS,
+        .max_running = max_running,
+    };
+    admission->document_pool = capacity - admission->question_pool;
+}
+
+static bool can_leave(const struct document *document)
+{
+    return document->state == DOCUMENT_READY && document->questions == 0 && !document->is_pinned;
+}
+
+/* The next to leave: the one whose last use is the longest ago, among those not yet chosen. */
+static struct document *least_recently_used(struct document *const *table, size_t documents,
+                                            struct document *const *chosen, size_t count)
+{
+    struct document *oldest = NULL;
+
+    for (size_t i = 0; i < documents; i++) {
+        bool is_chosen = false;
+
+        if (!can_leave(table[i]))
+            continue;
+        for (size_t c = 0; c < count; c++)
+            is_chosen |= chosen[c] == table[i];
+        if (!is_chosen && (oldest == NULL || table[i]->last_used_ms < oldest->last_used_ms))
+            oldest = table[i];
+    }
+    return oldest;
+}
+
+/* KV that no other document can ever push out. */
+static int64_t pinned_tokens(struct document *const *table, size_t documents)
+{
+    int64_t tokens = 0;
+
+    for (size_t i = 0; i < documents; i++)
+        if (table[i]->is_pinned && table[i]->key != 0)
+            tokens += table[i]->kv_tokens;
+    return tokens;
+}
+
+enum admission_answer admission_document(const struct admission *admission, int64_t tokens,
+                                         struct document *const *table, size_t documents,
+                                         struct document **victims_out, size_t *count_out,
+                                         struct tca_error *error)
+{
+    const int64_t wanted = admission_round(tokens);
+    int64_t free = admission->document_pool - admission->document_used;
+
+    *count_out = 0;
+    if (tokens > admission->max_tokens) {
+        tca_fail(error, TCA_ERR_RANGE,
+                 "the document has %" PRId64 " tokens, the longest sequence has %" PRId64, tokens,
+                 admission->max_tokens);
+        return ADMISSION_NEVER;
+    }
+    if (wanted > admission->document_pool) {
+        tca_fail(error, TCA_ERR_RANGE,
+                 "the document needs %" PRId64 " tokens of KV memory, all documents together have "
+                 "%" PRId64,
+                 wanted, admission->document_pool);
+        return ADMISSION_NEVER;
+    }
+    if (wanted <= free)
+        return ADMISSION_NOW;
+    if (admission->policy == ADMISSION_REFUSE ||
+        wanted > admission->document_pool - pinned_tokens(table, documents)) {
+        if (admission->policy == ADMISSION_REFUSE && wanted <= free + admission->document_closing)
+            return ADMISSION_WAIT;
+        tca_fail(error, TCA_ERR_BUSY,
+                 "the document needs %" PRId64 " tokens of KV memory, %" PRId64 " of %" PRId64
+                 " are free and %s",
+                 wanted, free, admission->document_pool,
+                 admission->policy == ADMISSION_REFUSE ? "no document makes room (kv-policy refuse)"
+                                                       : "pinned documents do not make room");
+        return ADMISSION_FULL;
+    }
+    free += admission->document_closing;
+    while (free < wanted) {
+        struct document *victim = least_recently_used(table, documents, victims_out, *count_out);
+
+        if (victim == NULL)
+            break; /* the rest is busy: what can leave now makes no room yet */
+        victims_out[(*count_out)++] = victim;
+        free += victim->kv_tokens;
+    }
+    if (free < wanted)
+        *count_out = 0;
+    return *count_out > 0 ? ADMISSION_EVICT : ADMISSION_WAIT;
+}
+
+void admission_take_document(struct admission *admission, int64_t kv_tokens)
+{
+    admission->document_used += kv_tokens;
+}
+
+void admission_close_document(struct admission *admission, int64_t kv_tokens)
+{
+    admission->document_closing += kv_tokens;
+}
+
+void admission_free_document(struct admission *admission, int64_t kv_tokens)
+{
+    admission->document_closing -= kv_tokens;
+    admission->document_used -= kv_tokens;
+}
+
+enum admission_answer admission_question(const struct admission *admission, int64_t tokens,
+                                         struct tca_error *error)
+{
+    const int64_t wanted = admission_round(tokens);
+
+    if (wanted > admission->question_pool) {
+        tca_fail(error, TCA_ERR_RANGE,
+                 "question and answer need %" PRId64 " tokens of KV memory, all questions "
+                 "together have %" PRId64,
+                 wanted, admission->question_pool);
+        return ADMISSION_NEVER;
+    }
+    if (admission->running >= admission->max_running ||
+        wanted > admission->question_pool - admission->question_used)
+        return ADMISSION_WAIT;
+    return ADMISSION_NOW;
+}
+
+void admission_take_question(struct admission *admission, int64_t kv_tokens)
+{
+    admission->question_used += kv_tokens;
+    admission->running++;
+}
+
+void admission_give_back_question(struct admission *admission, int64_t kv_tokens)
+{
+    admission->question_used -= kv_tokens;
+    admission->running--;
+}

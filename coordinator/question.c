@@ -1,0 +1,70 @@
+#include "coordinator/question.h"
+
+#include "coordinator/admission.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static enum tca_status copy_stops(struct question *question, const Tca__V1__AskRequest *message)
+{
+    for (size_t i = 0; i < message->n_stop; i++)
+        TCA_TRY(stop_text_add(&question->answer.stop, message->stop[i].data, message->stop[i].len));
+    return TCA_OK;
+}
+
+struct question *question_create(const struct ask_request *request, int64_t now_ms)
+{
+    struct question *question = calloc(1, sizeof(*question));
+
+    if (question == NULL)
+        return NULL;
+    snprintf(question->request_id, sizeof(question->request_id), "%s", request->request_id);
+    question->sampling = request->sampling;
+    question->max_tokens = request->max_tokens;
+    question->logprobs = request->logprobs;
+    question->ignores_eos = request->message->ignore_eos != 0;
+    question->is_no_wait = request->message->no_wait != 0;
+    question->asked_ms = question->last_sent_ms = now_ms;
+    if (copy_stops(question, request->message) != TCA_OK) {
+        question_destroy(question);
+        return NULL;
+    }
+    return question;
+}
+
+void question_destroy(struct question *question)
+{
+    if (question == NULL)
+        return;
+    token_ids_free(&question->tokens);
+    answer_free(&question->answer);
+    free(question);
+}
+
+enum tca_status question_measure(struct question *question, struct token_ids *tokens,
+                                 int64_t document_tokens, int64_t max_sequence,
+                                 struct tca_error *error)
+{
+    const int64_t question_tokens = (int64_t)tokens->count;
+    const int64_t left = max_sequence - document_tokens - question_tokens;
+    int64_t max_tokens = question->max_tokens;
+
+    if (question_tokens == 0)
+        return tca_fail(error, TCA_ERR_INVALID, "question: has no tokens, allowed: 1 or more");
+    if (left < 1 || max_tokens > left)
+        return tca_fail(error, TCA_ERR_RANGE,
+                        "max_tokens: document %" PRId64 ", question %" PRId64 " and answer %" PRId64
+                        " tokens are together over %" PRId64 ", the longest sequence",
+                        document_tokens, question_tokens, max_tokens == 0 ? 1 : max_tokens,
+                        max_sequence);
+    if (max_tokens == 0)
+        max_tokens = left < ASK_MAX_TOKENS_DEFAULT ? left : ASK_MAX_TOKENS_DEFAULT;
+    question->tokens = *tokens;
+    *tokens = (struct token_ids){0};
+    question->question_tokens = question_tokens;
+    question->document_tokens = document_tokens;
+    question->max_tokens = max_tokens;
+    question->kv_tokens = admission_round(question_tokens + max_tokens);
+    return TCA_OK;
+}

@@ -1,0 +1,61 @@
+/* One question, from its request to the end of its answer.
+ *
+ *   TOKENIZING -> WAITING -> RUNNING -> LEAVING
+ *        any of the first two -> gone, without the group knowing of it
+ *
+ * LEAVING: the client has its end; the group has yet to say that the memory is free. Guarded by
+ * the coordinator's lock. */
+#ifndef COORDINATOR_QUESTION_H
+#define COORDINATOR_QUESTION_H
+
+#include "base/token_ids.h"
+#include "coordinator/answer.h"
+#include "coordinator/ask_request.h"
+#include "coordinator/document.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct rpc_call;
+
+enum question_state {
+    QUESTION_TOKENIZING,
+    QUESTION_WAITING, /* for its document, for memory, or for its turn */
+    QUESTION_RUNNING,
+    QUESTION_LEAVING,
+};
+
+struct question {
+    char request_id[DOCUMENT_ID_BYTES];
+    enum question_state state;
+    struct rpc_call *call;     /* held; NULL once the client has its end */
+    struct document *document; /* borrowed; counted in document->questions; NULL: a prompt */
+    uint64_t key;              /* in the worker group, 0: not there yet */
+
+    struct sampling sampling;
+    int64_t max_tokens;
+    int logprobs;
+    bool ignores_eos, is_no_wait;
+    struct token_ids tokens; /* owned; until the group has them */
+    int64_t question_tokens;
+    int64_t document_tokens;
+    int64_t kv_tokens; /* reserved while the group has it */
+
+    struct answer answer;                                       /* owned */
+    uint64_t sequence;                                          /* of the last event sent */
+    int64_t asked_ms, started_ms, first_token_ms, last_sent_ms; /* monotonic; 0: not yet */
+    int64_t reported_tokens; /* of its document's prefill or its own pass, as last sent */
+    struct question *next;
+};
+
+/* Returns owned, in state TOKENIZING; NULL: out of memory. */
+struct question *question_create(const struct ask_request *request, int64_t now_ms);
+void question_destroy(struct question *question); /* NULL is a no-op */
+
+/* The tokens are known (taken): settle how many may be answered, and what memory that takes.
+ * TCA_ERR_RANGE: document, question and answer are longer than max_sequence tokens. */
+enum tca_status question_measure(struct question *question, struct token_ids *tokens,
+                                 int64_t document_tokens, int64_t max_sequence,
+                                 struct tca_error *error);
+
+#endif

@@ -1,0 +1,197 @@
+#include "tests/support/check.h"
+
+#include "coordinator/admission.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { ROOM = 8 };
+
+/* Documents "0", "1", .. that hold KV, last used in this order. */
+struct fixture {
+    struct admission admission;
+    struct document *table[ROOM];
+    struct document *victims[ROOM];
+    size_t documents, count;
+    struct tca_error error;
+};
+
+static void hold(struct fixture *fixture, int64_t kv_tokens)
+{
+    char id[2] = {(char)('0' + fixture->documents), '\0'};
+    struct document *document = document_create(id);
+
+    document->state = DOCUMENT_READY;
+    document->key = fixture->documents + 1;
+    document->kv_tokens = kv_tokens;
+    document->last_used_ms = (int64_t)fixture->documents;
+    fixture->table[fixture->documents++] = document;
+    admission_take_document(&fixture->admission, kv_tokens);
+}
+
+static enum admission_answer ask(struct fixture *fixture, int64_t tokens)
+{
+    return admission_document(&fixture->admission, tokens, fixture->table, fixture->documents,
+                              fixture->victims, &fixture->count, &fixture->error);
+}
+
+static int make(void **state)
+{
+    struct fixture *fixture = calloc(1, sizeof(*fixture));
+
+    /* 1000 whole grains: 100 for questions, 900 for documents. */
+    admission_init(&fixture->admission, ADMISSION_LRU, 64 * 1000 + 63, 0.1, 50000, 4);
+    *state = fixture;
+    return 0;
+}
+
+static int clean(void **state)
+{
+    struct fixture *fixture = *state;
+
+    for (size_t i = 0; i < fixture->documents; i++)
+        document_destroy(fixture->table[i]);
+    free(fixture);
+    return 0;
+}
+
+static void tokens_are_rounded_up_to_64(void **state)
+{
+    (void)state;
+    assert_int_equal(admission_round(0), 0);
+    assert_int_equal(admission_round(1), 64);
+    assert_int_equal(admission_round(64), 64);
+    assert_int_equal(admission_round(65), 128);
+}
+
+static void the_capacity_is_shared(void **state)
+{
+    const struct fixture *fixture = *state;
+
+    assert_int_equal(fixture->admission.question_pool, 64 * 100);
+    assert_int_equal(fixture->admission.document_pool, 64 * 900);
+}
+
+static void a_document_that_fits_is_taken_at_once(void **state)
+{
+    struct fixture *fixture = *state;
+
+    hold(fixture, 64 * 400);
+    assert_int_equal(ask(fixture, 64 * 500), ADMISSION_NOW);
+    assert_int_equal(fixture->count, 0);
+    assert_int_equal(ask(fixture, 64 * 500 + 1), ADMISSION_EVICT);
+}
+
+static void what_can_never_fit_is_refused_with_the_numbers(void **state)
+{
+    struct fixture *fixture = *state;
+
+    assert_int_equal(ask(fixture, 50001), ADMISSION_NEVER);
+    assert_non_null(strstr(fixture->error.text, "50001"));
+    assert_non_null(strstr(fixture->error.text, "50000"));
+    fixture->admission.max_tokens = 1000000;
+    assert_int_equal(ask(fixture, 64 * 900 + 1), ADMISSION_NEVER);
+    assert_non_null(strstr(fixture->error.text, "57664"));
+    assert_non_null(strstr(fixture->error.text, "57600"));
+}
+
+static void the_least_recently_used_make_room(void **state)
+{
+    struct fixture *fixture = *state;
+
+    hold(fixture, 64 * 300);
+    hold(fixture, 64 * 300);
+    hold(fixture, 64 * 300);
+    fixture->table[0]->last_used_ms = 10;
+    assert_int_equal(ask(fixture, 64 * 301), ADMISSION_EVICT);
+    assert_int_equal(fixture->count, 2);
+    assert_ptr_equal(fixture->victims[0], fixture->table[1]);
+    assert_ptr_equal(fixture->victims[1], fixture->table[2]);
+}
+
+static void pinned_and_busy_documents_stay(void **state)
+{
+    struct fixture *fixture = *state;
+
+    hold(fixture, 64 * 300);
+    hold(fixture, 64 * 300);
+    hold(fixture, 64 * 300);
+    fixture->table[0]->is_pinned = true;
+    fixture->table[1]->questions = 1;
+    assert_int_equal(ask(fixture, 64 * 300), ADMISSION_EVICT);
+    assert_int_equal(fixture->count, 1);
+    assert_ptr_equal(fixture->victims[0], fixture->table[2]);
+    /* Enough would be free only once the question is done: nobody leaves for nothing. */
+    assert_int_equal(ask(fixture, 64 * 301), ADMISSION_WAIT);
+    assert_int_equal(fixture->count, 0);
+    /* More than there is beside the pinned one: no waiting helps. */
+    assert_int_equal(ask(fixture, 64 * 601), ADMISSION_FULL);
+    assert_non_null(strstr(fixture->error.text, "pinned"));
+    fixture->table[1]->questions = 0;
+    fixture->table[1]->state = DOCUMENT_PREFILLING;
+    assert_int_equal(ask(fixture, 64 * 301), ADMISSION_WAIT);
+}
+
+static void memory_that_is_being_freed_is_waited_for(void **state)
+{
+    struct fixture *fixture = *state;
+
+    hold(fixture, 64 * 450);
+    hold(fixture, 64 * 450);
+    fixture->table[0]->state = DOCUMENT_STORED;
+    admission_close_document(&fixture->admission, 64 * 450);
+    assert_int_equal(ask(fixture, 64 * 450), ADMISSION_WAIT);
+    assert_int_equal(fixture->count, 0);
+    assert_int_equal(ask(fixture, 64 * 451), ADMISSION_EVICT);
+    assert_ptr_equal(fixture->victims[0], fixture->table[1]);
+    admission_free_document(&fixture->admission, 64 * 450);
+    assert_int_equal(ask(fixture, 64 * 450), ADMISSION_NOW);
+}
+
+static void policy_refuse_evicts_nothing(void **state)
+{
+    struct fixture *fixture = *state;
+
+    fixture->admission.policy = ADMISSION_REFUSE;
+    hold(fixture, 64 * 600);
+    assert_int_equal(ask(fixture, 64 * 300), ADMISSION_NOW);
+    assert_int_equal(ask(fixture, 64 * 301), ADMISSION_FULL);
+    assert_non_null(strstr(fixture->error.text, "19264"));
+    admission_close_document(&fixture->admission, 64 * 600);
+    assert_int_equal(ask(fixture, 64 * 301), ADMISSION_WAIT);
+}
+
+static void questions_have_their_own_share(void **state)
+{
+    struct fixture *fixture = *state;
+    struct admission *admission = &fixture->admission;
+
+    assert_int_equal(admission_question(admission, 64 * 100 + 1, &fixture->error), ADMISSION_NEVER);
+    assert_non_null(strstr(fixture->error.text, "6464"));
+    assert_int_equal(admission_question(admission, 64 * 60, NULL), ADMISSION_NOW);
+    admission_take_question(admission, 64 * 60);
+    assert_int_equal(admission_question(admission, 64 * 41, NULL), ADMISSION_WAIT);
+    assert_int_equal(admission_question(admission, 64 * 40, NULL), ADMISSION_NOW);
+    admission_give_back_question(admission, 64 * 60);
+    assert_int_equal(admission_question(admission, 64 * 41, NULL), ADMISSION_NOW);
+    for (int i = 0; i < 4; i++)
+        admission_take_question(admission, 64);
+    assert_int_equal(admission_question(admission, 64, NULL), ADMISSION_WAIT);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(tokens_are_rounded_up_to_64),
+        cmocka_unit_test_setup_teardown(the_capacity_is_shared, make, clean),
+        cmocka_unit_test_setup_teardown(a_document_that_fits_is_taken_at_once, make, clean),
+        cmocka_unit_test_setup_teardown(what_can_never_fit_is_refused_with_the_numbers, make,
+                                        clean),
+        cmocka_unit_test_setup_teardown(the_least_recently_used_make_room, make, clean),
+        cmocka_unit_test_setup_teardown(pinned_and_busy_documents_stay, make, clean),
+        cmocka_unit_test_setup_teardown(memory_that_is_being_freed_is_waited_for, make, clean),
+        cmocka_unit_test_setup_teardown(policy_refuse_evicts_nothing, make, clean),
+        cmocka_unit_test_setup_teardown(questions_have_their_own_share, make, clean),
+    };
+    return cmocka_run_group_tests_name("admission", tests, NULL, NULL);
+}
