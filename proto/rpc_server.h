@@ -5,8 +5,10 @@
  * callbacks too.
  *
  * Life of a call: `message` (each request message, in order; the next one is read only after
- * rpc_call_read_next), `half_close` (the client sent its last), and always, exactly once and last,
- * `closed`: after the status went out, or when the client is gone or its deadline has passed. */
+ * rpc_call_read_next), `half_close` (the client sent its last; a client that goes away may look like
+ * one until `closed`), and always, exactly once and last, `closed`: after the status went out, or
+ * when the client is gone or its deadline has passed; also when there was no `message` before it.
+ * Nothing but `closed` comes after rpc_call_finish. */
 #ifndef PROTO_RPC_SERVER_H
 #define PROTO_RPC_SERVER_H
 
@@ -22,8 +24,9 @@ struct rpc_call;
 
 struct rpc_method {
     const char *path;    /* "/tca.v1.Documents/Get"; borrowed for the server's life */
-    bool client_streams; /* false: a second request message ends the call INVALID_ARGUMENT, and
-                            `message` is called only when one whole request is there */
+    bool client_streams; /* false: any number of request messages but one ends the call
+                            INVALID_ARGUMENT, `message` is called only when one whole request and
+                            the end of the client's stream are there */
     void *context;
     void (*message)(struct rpc_call *call, void *context, const uint8_t *data, size_t bytes);
     void (*half_close)(struct rpc_call *call, void *context); /* may be NULL */
@@ -36,7 +39,8 @@ struct rpc_method {
 enum tca_status rpc_server_start(const char *address, const struct rpc_method *methods,
                                  size_t method_count, int threads, struct rpc_server **server_out,
                                  int *port_out, struct tca_error *error);
-/* Take no new calls, give open ones `grace_ms`, cancel the rest, wait for every `closed`. */
+/* Take no new calls, give open ones `grace_ms`, cancel the rest, wait for every `closed`. Not from
+ * a callback; NULL is a no-op. Calls held beyond it may still be used and dropped. */
 void rpc_server_stop(struct rpc_server *server, int64_t grace_ms);
 
 /* A place for the method's own state; NULL at first. */
@@ -51,13 +55,14 @@ void rpc_call_drop(struct rpc_call *call);
 void rpc_call_read_next(struct rpc_call *call);
 
 /* Queue one response message (copied). TCA_ERR_BUSY: the client reads too slowly and over 4 MiB
- * or 1024 messages wait; TCA_ERR_CANCELLED: the call is over. */
+ * or 1024 messages wait; TCA_ERR_CANCELLED: the call is over; TCA_ERR_RANGE: over 4 MiB. */
 enum tca_status rpc_call_send(struct rpc_call *call, const void *data, size_t bytes);
 /* Messages that wait to be written. */
 size_t rpc_call_pending(const struct rpc_call *call);
 
-/* End the call after what is queued. message: UTF-8, borrowed; details: a serialised
- * google.rpc.Status for grpc-status-details-bin, or NULL. The first call counts. */
+/* End the call after what is queued. message: UTF-8, cut at 1 KiB, borrowed; details: a serialised
+ * google.rpc.Status for grpc-status-details-bin, left out over 2 KiB, or NULL. The first call
+ * counts. */
 void rpc_call_finish(struct rpc_call *call, enum rpc_code code, const char *message,
                      const void *details, size_t details_bytes);
 

@@ -1,0 +1,124 @@
+#include "proto/rpc_core.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "proto/rpc.h"
+
+#include <grpc/compression.h>
+#include <grpc/support/log.h>
+#include <grpc/support/time.h>
+
+enum {
+    KEEPALIVE_MS = 60 * 1000,
+    KEEPALIVE_TIMEOUT_MS = 20 * 1000,
+    /* Clients may ping every 10 s; pings that bunch up on the way must not count as strikes. */
+    PING_INTERVAL_MIN_MS = 5 * 1000,
+    PING_STRIKES = 2,
+    IDLE_MS = 15 * 60 * 1000,
+    HANDSHAKE_MS = 20 * 1000,
+    STREAMS_PER_CONNECTION = 1024,
+    RECONNECT_FIRST_MS = 200,
+    RECONNECT_MAX_MS = 5 * 1000,
+};
+
+#define SETTING(name, number)                                                                      \
+    {                                                                                              \
+        .type = GRPC_ARG_INTEGER, .key = (name), .value.integer = (number)                         \
+    }
+
+/* Compressed messages are refused: their size after unpacking is bounded by nothing. */
+#define NO_COMPRESSION                                                                             \
+    SETTING(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1 << GRPC_COMPRESS_NONE)
+
+static grpc_arg server_settings[] = {
+    SETTING(GRPC_ARG_ALLOW_REUSEPORT, 0), /* a port in use is an error */
+    SETTING(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, RPC_MESSAGE_BYTES_MAX),
+    SETTING(GRPC_ARG_MAX_CONCURRENT_STREAMS, STREAMS_PER_CONNECTION),
+    SETTING(GRPC_ARG_KEEPALIVE_TIME_MS, KEEPALIVE_MS),
+    SETTING(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_TIMEOUT_MS),
+    SETTING(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
+    SETTING(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, PING_INTERVAL_MIN_MS),
+    SETTING(GRPC_ARG_HTTP2_MAX_PING_STRIKES, PING_STRIKES),
+    SETTING(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0),
+    SETTING(GRPC_ARG_MAX_CONNECTION_IDLE_MS, IDLE_MS),
+    SETTING(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, HANDSHAKE_MS),
+    NO_COMPRESSION,
+};
+
+static grpc_arg channel_settings[] = {
+    SETTING(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, RPC_MESSAGE_BYTES_MAX),
+    SETTING(GRPC_ARG_KEEPALIVE_TIME_MS, KEEPALIVE_MS),
+    SETTING(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_TIMEOUT_MS),
+    SETTING(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
+    SETTING(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0),
+    SETTING(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, RECONNECT_FIRST_MS),
+    SETTING(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS,
+            HANDSHAKE_MS), /* also how long connecting may take */
+    SETTING(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, RECONNECT_MAX_MS),
+    SETTING(GRPC_ARG_ENABLE_RETRIES, 0),            /* retrying is the caller's decision */
+    SETTING(GRPC_ARG_ENABLE_HTTP_PROXY, 0),         /* the server is near */
+    SETTING(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1), /* a new channel is a new connection */
+    NO_COMPRESSION,
+};
+
+static void log_line(gpr_log_func_args *args)
+{
+    /* C-core calls failures of peers errors; the caller that sees the status reports them. */
+    log_debug("grpc: %s", args->message);
+}
+
+void rpc_core_start(void)
+{
+    gpr_set_log_function(log_line);
+    grpc_init();
+}
+
+void rpc_core_stop(void)
+{
+    grpc_shutdown();
+}
+
+const grpc_channel_args *rpc_core_server_settings(void)
+{
+    static const grpc_channel_args args = {
+        .num_args = sizeof(server_settings) / sizeof(server_settings[0]), .args = server_settings};
+
+    return &args;
+}
+
+const grpc_channel_args *rpc_core_channel_settings(void)
+{
+    static const grpc_channel_args args = {.num_args = sizeof(channel_settings) /
+                                                       sizeof(channel_settings[0]),
+                                           .args = channel_settings};
+
+    return &args;
+}
+
+grpc_server_credentials *rpc_core_server_credentials(void)
+{
+    return grpc_insecure_server_credentials_create();
+}
+
+grpc_channel_credentials *rpc_core_channel_credentials(void)
+{
+    return grpc_insecure_credentials_create();
+}
+
+gpr_timespec rpc_core_deadline(int64_t timeout_ms)
+{
+    if (timeout_ms < 0)
+        return gpr_inf_future(GPR_CLOCK_MONOTONIC);
+    return gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
+                        gpr_time_from_millis(timeout_ms, GPR_TIMESPAN));
+}
+
+int64_t rpc_core_monotonic_ms(gpr_timespec deadline)
+{
+    gpr_timespec left;
+
+    if (gpr_time_cmp(deadline, gpr_inf_future(deadline.clock_type)) == 0)
+        return INT64_MAX;
+    left = gpr_time_sub(deadline, gpr_now(deadline.clock_type));
+    return clock_monotonic_ms() + left.tv_sec * 1000 + left.tv_nsec / 1000000;
+}

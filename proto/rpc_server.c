@@ -1,0 +1,251 @@
+/* Listening and polling. Several pollers share one completion queue; as many accepts wait on it as
+ * there are pollers, and each is renewed as soon as its call has been handed to rpc_call.c. */
+#include "proto/rpc_server.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "proto/rpc_call.h"
+#include "proto/rpc_core.h"
+
+#include <grpc/grpc.h>
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct accept {
+    struct rpc_event event;
+    struct rpc_server *server;
+    grpc_call *call;
+    grpc_call_details details;
+    grpc_metadata_array headers;
+};
+
+struct rpc_server {
+    grpc_server *handle;
+    grpc_completion_queue *queue;
+    const struct rpc_method *methods;
+    size_t method_count;
+    pthread_t *pollers;     /* [threads], owned */
+    struct accept *accepts; /* [threads], owned */
+    int threads;
+    int pollers_running;
+
+    struct rpc_event down;
+    pthread_mutex_t mutex; /* guards the rest, and each accept while it waits */
+    pthread_cond_t changed;
+    int open_calls;
+    bool is_down; /* listeners and connections are shut */
+};
+
+static void accept_next(struct accept *accept)
+{
+    struct rpc_server *server = accept->server;
+    grpc_call_error refused;
+
+    grpc_call_details_init(&accept->details);
+    grpc_metadata_array_init(&accept->headers);
+    accept->call = NULL;
+    refused =
+        grpc_server_request_call(server->handle, &accept->call, &accept->details, &accept->headers,
+                                 server->queue, server->queue, &accept->event);
+    if (refused != GRPC_CALL_OK)
+        log_error("grpc refuses to accept calls: %s", grpc_call_error_to_string(refused));
+}
+
+static const struct rpc_method *method_find(const struct rpc_server *server, grpc_slice path)
+{
+    for (size_t i = 0; i < server->method_count; i++)
+        if (grpc_slice_str_cmp(path, server->methods[i].path) == 0)
+            return &server->methods[i];
+    return NULL;
+}
+
+static void accept_done(void *owner, bool ok)
+{
+    struct accept *accept = owner;
+    struct rpc_server *server = accept->server;
+    enum tca_status status = TCA_ERR_CANCELLED;
+    grpc_call *call;
+
+    pthread_mutex_lock(&server->mutex);
+    call = accept->call;
+    if (ok)
+        server->open_calls++;
+    pthread_mutex_unlock(&server->mutex);
+    if (ok)
+        status = rpc_call_start(server, method_find(server, accept->details.method), call,
+                                &accept->details, &accept->headers);
+    if (ok && status != TCA_OK) {
+        log_error("a call is refused: %s", tca_status_text(status));
+        grpc_call_unref(call);
+        rpc_server_call_ended(server);
+    }
+
+    pthread_mutex_lock(&server->mutex);
+    grpc_call_details_destroy(&accept->details);
+    grpc_metadata_array_destroy(&accept->headers);
+    if (ok) /* otherwise the server is shutting down */
+        accept_next(accept);
+    pthread_mutex_unlock(&server->mutex);
+}
+
+static void down_done(void *owner, bool ok)
+{
+    struct rpc_server *server = owner;
+
+    (void)ok;
+    pthread_mutex_lock(&server->mutex);
+    server->is_down = true;
+    pthread_cond_broadcast(&server->changed);
+    pthread_mutex_unlock(&server->mutex);
+}
+
+void rpc_server_call_ended(struct rpc_server *server)
+{
+    pthread_mutex_lock(&server->mutex);
+    server->open_calls--;
+    pthread_cond_broadcast(&server->changed);
+    pthread_mutex_unlock(&server->mutex);
+}
+
+static void *poll_queue(void *argument)
+{
+    struct rpc_server *server = argument;
+
+    for (;;) {
+        const grpc_event event =
+            grpc_completion_queue_next(server->queue, rpc_core_deadline(-1), NULL);
+
+        if (event.type == GRPC_QUEUE_SHUTDOWN)
+            return NULL;
+        const struct rpc_event *target = event.tag;
+        target->done(target->owner, event.success != 0);
+    }
+}
+
+static enum tca_status server_allocate(int threads, struct rpc_server **server_out)
+{
+    struct rpc_server *server = calloc(1, sizeof(*server));
+    pthread_condattr_t attributes;
+
+    if (server == NULL)
+        return TCA_ERR_NO_MEMORY;
+    server->pollers = calloc((size_t)threads, sizeof(*server->pollers));
+    server->accepts = calloc((size_t)threads, sizeof(*server->accepts));
+    if (server->pollers == NULL || server->accepts == NULL) {
+        free(server->pollers);
+        free(server->accepts);
+        free(server);
+        return TCA_ERR_NO_MEMORY;
+    }
+    server->threads = threads;
+    server->down = (struct rpc_event){.done = down_done, .owner = server};
+    pthread_mutex_init(&server->mutex, NULL);
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&server->changed, &attributes);
+    pthread_condattr_destroy(&attributes);
+    *server_out = server;
+    return TCA_OK;
+}
+
+static void server_free(struct rpc_server *server)
+{
+    pthread_cond_destroy(&server->changed);
+    pthread_mutex_destroy(&server->mutex);
+    free(server->pollers);
+    free(server->accepts);
+    free(server);
+}
+
+/* Wait until every call has ended and the server is shut, at most until `until_ms`. */
+static void server_wait(struct rpc_server *server, int64_t until_ms)
+{
+    const struct timespec until = {.tv_sec = (time_t)(until_ms / 1000),
+                                   .tv_nsec = (long)(until_ms % 1000) * 1000000};
+    int failure = 0;
+
+    pthread_mutex_lock(&server->mutex);
+    while (failure == 0 && (server->open_calls > 0 || !server->is_down))
+        failure = pthread_cond_timedwait(&server->changed, &server->mutex, &until);
+    pthread_mutex_unlock(&server->mutex);
+}
+
+void rpc_server_stop(struct rpc_server *server, int64_t grace_ms)
+{
+    if (server == NULL)
+        return;
+    grpc_server_shutdown_and_notify(server->handle, server->queue, &server->down);
+    if (server->pollers_running > 0) {
+        server_wait(server, clock_monotonic_ms() + grace_ms);
+        grpc_server_cancel_all_calls(server->handle);
+        pthread_mutex_lock(&server->mutex);
+        while (server->open_calls > 0 || !server->is_down)
+            pthread_cond_wait(&server->changed, &server->mutex);
+        pthread_mutex_unlock(&server->mutex);
+    }
+    grpc_completion_queue_shutdown(server->queue);
+    for (int i = 0; i < server->pollers_running; i++)
+        pthread_join(server->pollers[i], NULL);
+    if (server->pollers_running == 0) /* a start that failed: nobody else empties the queue */
+        poll_queue(server);
+    grpc_server_destroy(server->handle);
+    grpc_completion_queue_destroy(server->queue);
+    server_free(server);
+    rpc_core_stop();
+}
+
+static enum tca_status server_run(struct rpc_server *server, struct tca_error *error)
+{
+    grpc_server_start(server->handle);
+    pthread_mutex_lock(&server->mutex);
+    for (int i = 0; i < server->threads; i++) {
+        struct accept *accept = &server->accepts[i];
+
+        accept->server = server;
+        accept->event = (struct rpc_event){.done = accept_done, .owner = accept};
+        accept_next(accept);
+    }
+    pthread_mutex_unlock(&server->mutex);
+    for (int i = 0; i < server->threads; i++) {
+        if (pthread_create(&server->pollers[i], NULL, poll_queue, server) != 0)
+            return tca_fail(error, TCA_ERR_NO_MEMORY, "cannot start %d server threads",
+                            server->threads);
+        server->pollers_running++;
+    }
+    return TCA_OK;
+}
+
+enum tca_status rpc_server_start(const char *address, const struct rpc_method *methods,
+                                 size_t method_count, int threads, struct rpc_server **server_out,
+                                 int *port_out, struct tca_error *error)
+{
+    struct rpc_server *server;
+    grpc_server_credentials *credentials;
+    enum tca_status status;
+    int port;
+
+    if (server_allocate(threads, &server) != TCA_OK)
+        return tca_fail(error, TCA_ERR_NO_MEMORY, "no memory for a server");
+    rpc_core_start();
+    server->methods = methods;
+    server->method_count = method_count;
+    server->queue = grpc_completion_queue_create_for_next(NULL);
+    server->handle = grpc_server_create(rpc_core_server_settings(), NULL);
+    grpc_server_register_completion_queue(server->handle, server->queue, NULL);
+    credentials = rpc_core_server_credentials();
+    port = grpc_server_add_http2_port(server->handle, address, credentials);
+    grpc_server_credentials_release(credentials);
+    status = port > 0
+                 ? server_run(server, error)
+                 : tca_fail(error, TCA_ERR_UNAVAILABLE,
+                            "cannot listen on %s: malformed, in use, or not of this host", address);
+    if (status != TCA_OK) {
+        rpc_server_stop(server, 0);
+        return status;
+    }
+    *server_out = server;
+    *port_out = port;
+    return TCA_OK;
+}
