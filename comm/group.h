@@ -27,7 +27,9 @@ struct comm_group {
 struct comm_ops {
     const char *name;
 
-    /* Sum over ranks, in place. buf: device [count]; bf16 is summed in f32. */
+    /* Sum over ranks, in place. buf: device [count]; bf16 is summed in f32. Every rank gets the
+     * same bits; comm/local and comm/mpi add in the order of the ranks. Waits for peers as long
+     * as the group's creator said. */
     enum tca_status (*all_reduce_sum)(struct comm_group *group, void *buf, size_t count,
                                       enum kernel_dtype dtype, struct kernel_queue *queue);
 
@@ -40,9 +42,11 @@ struct comm_ops {
 
     /* TCA_ERR_COMM once a peer died or the fabric failed. */
     enum tca_status (*poll_error)(struct comm_group *group);
-    /* Tell the peers that this rank gives up; pending and later calls fail everywhere. */
+    /* Tell the peers that this rank gives up; pending and later calls fail everywhere. With MPI
+     * it ends the processes of all ranks and does not return. */
     void (*abort)(struct comm_group *group);
-    void (*destroy)(struct comm_group *group); /* collective; NULL is a no-op */
+    /* Collective, but after a failure it waits for nobody. NULL is a no-op. */
+    void (*destroy)(struct comm_group *group);
 };
 
 #endif

@@ -1,0 +1,292 @@
+/* Every collective has the same three steps: all ranks arrive and show their buffers, each does
+ * its part of the work on the others' memory, all leave. Only arriving can wait for a stuck peer,
+ * so only that has a deadline: between the two a rank does bounded work on memory, and no buffer
+ * may be given back before everyone has left. */
+#include "comm/local/comm_local.h"
+
+#include "base/log.h"
+#include "comm/reduce.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum call_kind { CALL_ALL_REDUCE, CALL_BROADCAST, CALL_GATHER };
+
+/* What a rank shows on arrival; apart from the buffers it must be equal on all ranks. */
+struct call {
+    enum call_kind kind;
+    enum kernel_dtype dtype;
+    int root;
+    size_t size; /* elements of an all-reduce, else bytes */
+    void *buf;
+};
+
+struct world {
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    int ranks;
+    int users;   /* groups not yet destroyed */
+    int arrived; /* ranks inside the current call */
+    int leaving; /* of them, those that have done their part */
+    uint64_t calls_open, calls_done;
+    bool has_failed;
+    struct call call[COMM_RANKS_MAX];
+};
+
+struct local_group {
+    struct comm_group base;
+    struct world *world; /* shared, freed by its last user */
+    const struct kernel_backend *backend;
+    int timeout_ms;
+};
+
+static struct timespec deadline_after(int timeout_ms)
+{
+    struct timespec deadline;
+
+    clock_gettime(CLOCK_MONOTONIC, &deadline);
+    deadline.tv_sec += timeout_ms / 1000;
+    deadline.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+    if (deadline.tv_nsec >= 1000000000) {
+        deadline.tv_sec++;
+        deadline.tv_nsec -= 1000000000;
+    }
+    return deadline;
+}
+
+static bool calls_agree(const struct world *world)
+{
+    const struct call *first = &world->call[0];
+
+    for (int rank = 1; rank < world->ranks; rank++) {
+        const struct call *call = &world->call[rank];
+
+        if (call->kind != first->kind || call->dtype != first->dtype || call->root != first->root ||
+            call->size != first->size)
+            return false;
+    }
+    return true;
+}
+
+static void fail(struct world *world)
+{
+    world->has_failed = true;
+    pthread_cond_broadcast(&world->changed);
+}
+
+/* Returns once all ranks have shown their call. */
+static enum tca_status arrive(struct local_group *group, const struct call *call, int timeout_ms)
+{
+    struct world *world = group->world;
+    struct timespec deadline = deadline_after(timeout_ms);
+    enum tca_status status = TCA_ERR_COMM;
+    uint64_t number;
+
+    pthread_mutex_lock(&world->mutex);
+    number = world->calls_done;
+    world->call[group->base.rank] = *call;
+    if (++world->arrived == world->ranks && !world->has_failed) {
+        if (calls_agree(world)) {
+            world->calls_open = number + 1;
+            pthread_cond_broadcast(&world->changed);
+        } else {
+            log_error("rank %d: ranks make different collective calls", group->base.rank);
+            fail(world);
+        }
+    }
+    while (world->calls_open == number && !world->has_failed)
+        if (pthread_cond_timedwait(&world->changed, &world->mutex, &deadline) == ETIMEDOUT &&
+            world->calls_open == number && !world->has_failed) {
+            log_error("rank %d: no answer from a peer in %d ms", group->base.rank, timeout_ms);
+            fail(world);
+        }
+    if (world->calls_open > number)
+        status = TCA_OK;
+    pthread_mutex_unlock(&world->mutex);
+    return status;
+}
+
+static void leave(struct local_group *group)
+{
+    struct world *world = group->world;
+    uint64_t number;
+
+    pthread_mutex_lock(&world->mutex);
+    number = world->calls_open;
+    if (++world->leaving == world->ranks) {
+        world->arrived = 0;
+        world->leaving = 0;
+        world->calls_done = number;
+        pthread_cond_broadcast(&world->changed);
+    }
+    while (world->calls_done < number)
+        pthread_cond_wait(&world->changed, &world->mutex);
+    pthread_mutex_unlock(&world->mutex);
+}
+
+/* Each rank sums one slice and writes it to all: nobody else touches that slice. */
+static void reduce_own_slice(const struct local_group *group, size_t count, enum kernel_dtype dtype)
+{
+    const struct world *world = group->world;
+    size_t first = reduce_slice_first(count, group->base.rank, world->ranks);
+    size_t end = reduce_slice_first(count, group->base.rank + 1, world->ranks);
+    size_t bytes = reduce_element_bytes(dtype);
+    const void *sources[COMM_RANKS_MAX];
+    char *sum = (char *)world->call[0].buf + first * bytes;
+
+    for (int rank = 0; rank < world->ranks; rank++)
+        sources[rank] = (const char *)world->call[rank].buf + first * bytes;
+    reduce_sum(sum, sources, world->ranks, end - first, dtype);
+    for (int rank = 1; rank < world->ranks; rank++)
+        memcpy((char *)world->call[rank].buf + first * bytes, sum, (end - first) * bytes);
+}
+
+static enum tca_status all_reduce_sum(struct comm_group *base, void *buf, size_t count,
+                                      enum kernel_dtype dtype, struct kernel_queue *queue)
+{
+    struct local_group *group = (struct local_group *)base;
+    struct call call = {.kind = CALL_ALL_REDUCE, .dtype = dtype, .size = count, .buf = buf};
+
+    if (group->backend != NULL && queue != NULL)
+        TCA_TRY(group->backend->queue_wait(queue));
+    TCA_TRY(arrive(group, &call, group->timeout_ms));
+    reduce_own_slice(group, count, dtype);
+    leave(group);
+    return TCA_OK;
+}
+
+static enum tca_status broadcast(struct comm_group *base, void *buf, size_t bytes, int root,
+                                 int timeout_ms)
+{
+    struct local_group *group = (struct local_group *)base;
+    struct call call = {.kind = CALL_BROADCAST, .size = bytes, .root = root, .buf = buf};
+
+    TCA_TRY(arrive(group, &call, timeout_ms));
+    if (base->rank != root && bytes > 0)
+        memcpy(buf, group->world->call[root].buf, bytes);
+    leave(group);
+    return TCA_OK;
+}
+
+static enum tca_status gather(struct comm_group *base, void *recv, const void *send, size_t bytes,
+                              int root, int timeout_ms)
+{
+    struct local_group *group = (struct local_group *)base;
+    struct call call = {.kind = CALL_GATHER, .size = bytes, .root = root, .buf = recv};
+
+    TCA_TRY(arrive(group, &call, timeout_ms));
+    if (bytes > 0)
+        memcpy((char *)group->world->call[root].buf + (size_t)base->rank * bytes, send, bytes);
+    leave(group);
+    return TCA_OK;
+}
+
+static enum tca_status poll_error(struct comm_group *base)
+{
+    struct world *world = ((struct local_group *)base)->world;
+    bool has_failed;
+
+    pthread_mutex_lock(&world->mutex);
+    has_failed = world->has_failed;
+    pthread_mutex_unlock(&world->mutex);
+    return has_failed ? TCA_ERR_COMM : TCA_OK;
+}
+
+static void abort_group(struct comm_group *base)
+{
+    struct world *world = ((struct local_group *)base)->world;
+
+    pthread_mutex_lock(&world->mutex);
+    fail(world);
+    pthread_mutex_unlock(&world->mutex);
+}
+
+static void world_destroy(struct world *world)
+{
+    pthread_cond_destroy(&world->changed);
+    pthread_mutex_destroy(&world->mutex);
+    free(world);
+}
+
+static void destroy(struct comm_group *base)
+{
+    struct local_group *group = (struct local_group *)base;
+    struct world *world;
+    bool is_last;
+
+    if (group == NULL)
+        return;
+    world = group->world;
+    pthread_mutex_lock(&world->mutex);
+    is_last = --world->users == 0;
+    pthread_mutex_unlock(&world->mutex);
+    free(group);
+    if (is_last)
+        world_destroy(world);
+}
+
+static const struct comm_ops local_ops = {
+    .name = "local",
+    .all_reduce_sum = all_reduce_sum,
+    .broadcast = broadcast,
+    .gather = gather,
+    .poll_error = poll_error,
+    .abort = abort_group,
+    .destroy = destroy,
+};
+
+/* NULL: no memory. */
+static struct world *world_create(int ranks)
+{
+    struct world *world = calloc(1, sizeof(*world));
+    pthread_condattr_t attributes;
+
+    if (world == NULL)
+        return NULL;
+    world->ranks = ranks;
+    pthread_mutex_init(&world->mutex, NULL);
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&world->changed, &attributes);
+    pthread_condattr_destroy(&attributes);
+    return world;
+}
+
+enum tca_status comm_local_create(const struct kernel_backend *backend, int ranks, int timeout_ms,
+                                  struct comm_group **groups_out)
+{
+    struct comm_group *groups[COMM_RANKS_MAX];
+    struct world *world;
+
+    if (ranks < 1 || ranks > COMM_RANKS_MAX)
+        return TCA_ERR_INVALID;
+    world = world_create(ranks);
+    if (world == NULL)
+        return TCA_ERR_NO_MEMORY;
+    world->users = 1; /* this call, until all groups are made */
+    for (int rank = 0; rank < ranks; rank++) {
+        struct local_group *group = calloc(1, sizeof(*group));
+
+        if (group == NULL)
+            goto err_destroy;
+        group->base = (struct comm_group){.ops = &local_ops, .rank = rank, .ranks = ranks};
+        group->world = world;
+        group->backend = backend;
+        group->timeout_ms = timeout_ms;
+        groups[rank] = &group->base;
+        world->users++;
+    }
+    world->users--;
+    memcpy(groups_out, groups, (size_t)ranks * sizeof(*groups));
+    return TCA_OK;
+
+err_destroy:
+    while (--world->users > 0)
+        free(groups[world->users - 1]);
+    world_destroy(world);
+    return TCA_ERR_NO_MEMORY;
+}
