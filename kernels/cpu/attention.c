@@ -1,124 +1,449 @@
 /* Softmax attention with a running maximum and sum, so that nothing grows with queries x keys.
- * The threads share (item, query head, block of queries). */
-#include "kernels/cpu/bf16.h"
+ *
+ * The queries of all heads that share a KV head are columns: column c is query c / group of head
+ * c % group. A part of the work is up to TASK_BLOCKS blocks of columns against a range of keys;
+ * keys are walked in tiles, each packed once for all blocks. When there are too few columns to
+ * occupy the threads (decoding), the keys are split too, and the partial sums merged. How the
+ * keys are split depends on the work alone: any number of threads gives the same bits. */
+#include "base/log.h"
+#include "kernels/cpu/attention_tile.h"
 #include "kernels/cpu/cpu_queue.h"
 #include "kernels/cpu/ops.h"
+#include "kernels/cpu/rows.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
-enum { QUERY_BLOCK = 32, KEY_BLOCK = 64, HEAD_DIM_MOST = 256 };
+enum {
+    LANES = ATTENTION_LANES,
+    TASK_BLOCKS = 4,
+    TASKS_WANTED = 32, /* fewer than this are split by keys */
+    SPLIT_KEYS = 1024  /* but not below this */
+};
+
+struct task {
+    const struct attention_item *item;
+    int kv_head;
+    int first_column;
+    int columns;
+    int64_t first_key, end_key; /* of the segments' visible rows put end to end */
+    int partial;                /* index of its first block's partial sums, -1: it is whole */
+};
+
+/* Tasks that share their columns, to be merged. */
+struct merge {
+    const struct task *first;
+    int splits;
+};
 
 struct attention_job {
+    const struct attention_tile_ops *ops;
+    const struct cpu_rows *rows;
     const struct attention_shape *shape;
-    const struct attention_item *items;
+    int group;
+    const uint16_t *q;
     uint16_t *out;
     float *lse;
-    const uint16_t *q;
+
+    struct task *tasks; /* owned */
+    int task_count;
+    struct merge *merges; /* owned */
+    int merge_count;
+    int partial_count;
+
+    unsigned char *scratch; /* [threads, thread_bytes], then the partial sums */
+    size_t thread_bytes;
+    struct partial *partials; /* [partial_count] in the scratch, followed by their acc */
+    float *partial_acc;       /* [partial_count, head_dim, LANES] */
 };
 
-/* The running softmax of one query: sum = sum of exp(score - most), acc the weighted values. */
-struct softmax_state {
-    float most;
-    float sum;
-    float acc[HEAD_DIM_MOST];
+/* What one task left of one block, beside its sums of values. */
+struct partial {
+    float most[LANES];
+    float sum[LANES];
 };
 
-static float dot(const float *q, const uint16_t *k, int dim)
+/* A block of columns while a task runs. */
+struct column_block {
+    struct attention_block softmax;
+    int64_t visible[LANES]; /* rows of the current segment that the column sees */
+    int64_t visible_least, visible_most;
+    int columns;
+    int lanes;
+    void *q;    /* packed */
+    float *acc; /* [head_dim, LANES] */
+};
+
+/* One thread's buffers. */
+struct workspace {
+    struct column_block blocks[TASK_BLOCKS];
+    void *v; /* packed */
+    float *scores;
+    void *weights;
+};
+
+static int round_up(int value, int multiple)
 {
-    float sum = 0;
-    for (int i = 0; i < dim; i++)
-        sum += q[i] * bf16_to_float(k[i]);
-    return sum;
+    return (value + multiple - 1) / multiple * multiple;
 }
 
-static void add_keys(struct softmax_state *state, const float *q, const uint16_t *k,
-                     const uint16_t *v, int keys, int dim)
+const struct attention_tile_ops *attention_tile_ops(enum cpu_isa isa)
 {
-    float scores[KEY_BLOCK];
-    float most = state->most;
-    for (int key = 0; key < keys; key++) {
-        scores[key] = dot(q, k + (size_t)key * (size_t)dim, dim);
-        most = fmaxf(most, scores[key]);
+    switch (isa) {
+#if defined(__x86_64__)
+    case CPU_ISA_AVX512_BF16:
+        return &attention_tile_avx512;
+    case CPU_ISA_AVX2:
+        return &attention_tile_avx2;
+#else
+    case CPU_ISA_AVX512_BF16:
+    case CPU_ISA_AVX2:
+#endif
+    case CPU_ISA_PORTABLE:
+        break;
     }
-    float rescale = expf(state->most - most);
-    state->sum *= rescale;
-    for (int i = 0; i < dim; i++)
-        state->acc[i] *= rescale;
-    for (int key = 0; key < keys; key++) {
-        float p = expf(scores[key] - most);
-        state->sum += p;
-        const uint16_t *row = v + (size_t)key * (size_t)dim;
-        for (int i = 0; i < dim; i++)
-            state->acc[i] += p * bf16_to_float(row[i]);
-    }
-    state->most = most;
+    return &attention_tile_portable;
 }
 
-static int64_t visible_rows(const struct attention_segment *segment, int kv_head, int query,
-                            int queries)
+static size_t tile_bytes(const struct attention_shape *shape)
 {
-    if (segment->rows_per_head)
-        return segment->rows_per_head[kv_head];
-    if (!segment->causal)
-        return segment->rows;
-    int64_t rows = segment->rows - queries + query + 1;
+    return (size_t)shape->head_dim * LANES * sizeof(float);
+}
+
+static size_t workspace_bytes(const struct attention_shape *shape)
+{
+    size_t head = (sizeof(struct workspace) + 63) / 64 * 64;
+    return head + (2 * TASK_BLOCKS + 1) * tile_bytes(shape) +
+           2 * ATTENTION_KEYS * LANES * sizeof(float);
+}
+
+static struct workspace *open_workspace(const struct attention_job *job, int thread)
+{
+    unsigned char *at = job->scratch + (size_t)thread * job->thread_bytes;
+    struct workspace *ws = (struct workspace *)at;
+    at += (sizeof(*ws) + 63) / 64 * 64;
+    for (int i = 0; i < TASK_BLOCKS; i++) {
+        ws->blocks[i].q = at;
+        at += tile_bytes(job->shape);
+        ws->blocks[i].acc = (float *)at;
+        at += tile_bytes(job->shape);
+    }
+    ws->v = at;
+    at += tile_bytes(job->shape);
+    ws->scores = (float *)at;
+    at += ATTENTION_KEYS * LANES * sizeof(float);
+    ws->weights = at;
+    return ws;
+}
+
+/* Row of q, out and lse, in heads, that a column stands for. */
+static size_t row_of_column(const struct attention_job *job, const struct task *task, int column)
+{
+    int query = task->item->first_query + column / job->group;
+    int head = task->kv_head * job->group + column % job->group;
+    return (size_t)query * (size_t)job->shape->q_heads + (size_t)head;
+}
+
+static int64_t visible_rows(const struct attention_item *item, int segment, int kv_head, int query)
+{
+    const struct attention_segment *s = &item->segment[segment];
+    if (s->rows_per_head)
+        return s->rows_per_head[kv_head];
+    if (!s->causal)
+        return s->rows;
+    int64_t rows = s->rows - item->queries + query + 1;
     return rows > 0 ? rows : 0;
 }
 
-static void attend(const struct attention_job *job, const struct attention_item *item, int head,
-                   int query)
+/* The most that any of the task's columns sees of a segment: what its last column sees. */
+static int64_t task_rows(const struct attention_job *job, const struct task *task, int segment)
 {
-    const struct attention_shape *shape = job->shape;
-    int dim = shape->head_dim;
-    int kv_head = head / (shape->q_heads / shape->kv_heads);
-    size_t row = (size_t)(item->first_query + query) * (size_t)shape->q_heads + (size_t)head;
-
-    float q[HEAD_DIM_MOST];
-    for (int i = 0; i < dim; i++)
-        q[i] = bf16_to_float(job->q[row * (size_t)dim + (size_t)i]) * shape->scale;
-    struct softmax_state state = {.most = -INFINITY};
-    for (int s = 0; s < item->segments; s++) {
-        const struct attention_segment *segment = &item->segment[s];
-        int64_t rows = visible_rows(segment, kv_head, query, item->queries);
-        const uint16_t *k = segment->k + kv_head * segment->head_stride;
-        const uint16_t *v = segment->v + kv_head * segment->head_stride;
-        for (int64_t key = 0; key < rows; key += KEY_BLOCK) {
-            int keys = rows - key < KEY_BLOCK ? (int)(rows - key) : KEY_BLOCK;
-            add_keys(&state, q, k + key * dim, v + key * dim, keys, dim);
-        }
-    }
-    float scale = state.sum > 0 ? 1.0f / state.sum : 0.0f;
-    for (int i = 0; i < dim; i++)
-        job->out[row * (size_t)dim + (size_t)i] = bf16_from_float(state.acc[i] * scale);
-    if (job->lse)
-        job->lse[row] = state.sum > 0 ? state.most + logf(state.sum) : -INFINITY;
+    int last_query = (task->first_column + task->columns - 1) / job->group;
+    return visible_rows(task->item, segment, task->kv_head, last_query);
 }
 
-static void attend_part(void *context, int part, int thread)
+static int64_t task_keys(const struct attention_job *job, const struct task *task)
 {
-    (void)thread;
-    const struct attention_job *job = context;
-    const struct attention_item *item = job->items;
-    int blocks = (item->queries + QUERY_BLOCK - 1) / QUERY_BLOCK;
-    while (part >= blocks * job->shape->q_heads) {
-        part -= blocks * job->shape->q_heads;
-        item++;
-        blocks = (item->queries + QUERY_BLOCK - 1) / QUERY_BLOCK;
+    int64_t keys = 0;
+    for (int s = 0; s < task->item->segments; s++)
+        keys += task_rows(job, task, s);
+    return keys;
+}
+
+static void start_block(const struct attention_job *job, const struct task *task, int index,
+                        struct column_block *block)
+{
+    const uint16_t *rows[LANES];
+    int first = task->first_column + index * LANES;
+    int left = task->columns - index * LANES;
+    size_t dim = (size_t)job->shape->head_dim;
+    block->columns = left < LANES ? left : LANES;
+    block->lanes = round_up(block->columns, 16);
+    for (int i = 0; i < block->columns; i++)
+        rows[i] = job->q + row_of_column(job, task, first + i) * dim;
+    job->ops->pack_queries(block->q, rows, block->columns, job->shape->head_dim);
+    for (int lane = 0; lane < LANES; lane++) {
+        block->softmax.most[lane] = ATTENTION_LEAST;
+        block->softmax.sum[lane] = 0;
     }
-    int first = part % blocks * QUERY_BLOCK;
-    for (int query = first; query < first + QUERY_BLOCK && query < item->queries; query++)
-        attend(job, item, part / blocks, query);
+    memset(block->acc, 0, tile_bytes(job->shape));
+}
+
+static void enter_segment(const struct attention_job *job, const struct task *task, int segment,
+                          int index, struct column_block *block)
+{
+    int first = task->first_column + index * LANES;
+    for (int i = 0; i < LANES; i++) {
+        int column = first + (i < block->columns ? i : block->columns - 1);
+        block->visible[i] = visible_rows(task->item, segment, task->kv_head, column / job->group);
+    }
+    block->visible_least = block->visible[0]; /* later columns never see less */
+    block->visible_most = block->visible[LANES - 1];
+}
+
+static void attend_tile(const struct attention_job *job, struct workspace *ws,
+                        struct column_block *block, const uint16_t *k, int64_t first_key, int keys)
+{
+    if (block->visible_most <= first_key)
+        return;
+    if (block->visible_most - first_key < keys)
+        keys = (int)(block->visible_most - first_key);
+    bool is_masked = block->visible_least - first_key < keys;
+    for (int lane = 0; is_masked && lane < LANES; lane++) {
+        int64_t limit = block->visible[lane] - first_key;
+        block->softmax.limit[lane] = limit < 0 ? 0 : limit < keys ? (int32_t)limit : keys;
+    }
+    int dim = job->shape->head_dim;
+    float scale = job->shape->scale * 1.44269504f; /* exp2, not exp */
+    job->ops->scores(ws->scores, &block->softmax, block->q, k, keys, dim, block->lanes, is_masked);
+    job->ops->softmax(ws->weights, &block->softmax, ws->scores, scale, keys, block->lanes);
+    job->ops->values(block->acc, &block->softmax, ws->weights, ws->v, keys, dim, block->lanes);
+}
+
+static void attend_segment(const struct attention_job *job, const struct task *task, int segment,
+                           int64_t first_key, int64_t end_key, struct workspace *ws)
+{
+    const struct attention_segment *s = &task->item->segment[segment];
+    const uint16_t *k = s->k + task->kv_head * s->head_stride;
+    const uint16_t *v = s->v + task->kv_head * s->head_stride;
+    int dim = job->shape->head_dim;
+    int blocks = (task->columns + LANES - 1) / LANES;
+    for (int i = 0; i < blocks; i++)
+        enter_segment(job, task, segment, i, &ws->blocks[i]);
+    for (int64_t key = first_key; key < end_key; key += ATTENTION_KEYS) {
+        int keys = end_key - key < ATTENTION_KEYS ? (int)(end_key - key) : ATTENTION_KEYS;
+        job->ops->pack_values(ws->v, v + key * dim, keys, dim);
+        for (int i = 0; i < blocks; i++)
+            attend_tile(job, ws, &ws->blocks[i], k + key * dim, key, keys);
+    }
+}
+
+/* Sums of values, [head_dim, LANES], to rows of out. */
+static void finish_block(const struct attention_job *job, const struct task *task, int first_column,
+                         const float *acc, const float *most, const float *sum)
+{
+    int dim = job->shape->head_dim;
+    int left = task->first_column + task->columns - first_column;
+    for (int i = 0; i < left && i < LANES; i++) {
+        size_t row = row_of_column(job, task, first_column + i);
+        bool has_keys = most[i] > ATTENTION_LEAST;
+        float scale = has_keys ? 1.0f / sum[i] : 0.0f;
+        float values[ATTENTION_HEAD_DIM_MOST];
+        for (int d = 0; d < dim; d++)
+            values[d] = acc[d * LANES + i] * scale;
+        job->rows->to_bf16(job->out + row * (size_t)dim, values, dim);
+        if (job->lse) /* most is in units of log2 */
+            job->lse[row] = has_keys ? most[i] * 0.693147181f + logf(sum[i]) : -INFINITY;
+    }
+}
+
+static void run_task(void *context, int part, int thread)
+{
+    const struct attention_job *job = context;
+    const struct task *task = &job->tasks[part];
+    struct workspace *ws = open_workspace(job, thread);
+    int blocks = (task->columns + LANES - 1) / LANES;
+    for (int i = 0; i < blocks; i++)
+        start_block(job, task, i, &ws->blocks[i]);
+
+    int64_t before = 0; /* rows of the segments already walked */
+    for (int s = 0; s < task->item->segments; s++) {
+        int64_t rows = task_rows(job, task, s);
+        int64_t first = task->first_key > before ? task->first_key - before : 0;
+        int64_t end = task->end_key - before < rows ? task->end_key - before : rows;
+        attend_segment(job, task, s, first, end, ws);
+        before += rows;
+    }
+
+    for (int i = 0; i < blocks; i++) {
+        const struct column_block *block = &ws->blocks[i];
+        const struct attention_block *softmax = &block->softmax;
+        if (task->partial < 0) {
+            finish_block(job, task, task->first_column + i * LANES, block->acc, softmax->most,
+                         softmax->sum);
+            continue;
+        }
+        struct partial *partial = &job->partials[task->partial + i];
+        memcpy(partial->most, softmax->most, sizeof(partial->most));
+        memcpy(partial->sum, softmax->sum, sizeof(partial->sum));
+        memcpy(job->partial_acc +
+                   (size_t)(task->partial + i) * (size_t)job->shape->head_dim * LANES,
+               block->acc, tile_bytes(job->shape));
+    }
+}
+
+static void merge_block(const struct attention_job *job, const struct merge *merge, int block,
+                        float *acc)
+{
+    struct partial total;
+    int dim = job->shape->head_dim;
+    memset(acc, 0, tile_bytes(job->shape));
+    for (int lane = 0; lane < LANES; lane++) {
+        total.most[lane] = ATTENTION_LEAST;
+        total.sum[lane] = 0;
+    }
+    for (int i = 0; i < merge->splits; i++) {
+        const struct partial *partial = &job->partials[merge->first[i].partial + block];
+        for (int lane = 0; lane < LANES; lane++)
+            total.most[lane] = fmaxf(total.most[lane], partial->most[lane]);
+    }
+    for (int i = 0; i < merge->splits; i++) {
+        int index = merge->first[i].partial + block;
+        const struct partial *partial = &job->partials[index];
+        const float *from = job->partial_acc + (size_t)index * (size_t)dim * LANES;
+        float weight[LANES];
+        for (int lane = 0; lane < LANES; lane++) {
+            weight[lane] = exp2f(partial->most[lane] - total.most[lane]);
+            total.sum[lane] += weight[lane] * partial->sum[lane];
+        }
+        for (int d = 0; d < dim; d++)
+            for (int lane = 0; lane < LANES; lane++)
+                acc[d * LANES + lane] += weight[lane] * from[d * LANES + lane];
+    }
+    const struct task *task = merge->first;
+    finish_block(job, task, task->first_column + block * LANES, acc, total.most, total.sum);
+}
+
+static void run_merge(void *context, int part, int thread)
+{
+    const struct attention_job *job = context;
+    const struct merge *merge = &job->merges[part];
+    struct workspace *ws = open_workspace(job, thread);
+    for (int block = 0; block * LANES < merge->first->columns; block++)
+        merge_block(job, merge, block, ws->blocks[0].acc);
+}
+
+/* Most work first, so that the threads finish together. */
+static int compare_tasks(const void *a, const void *b)
+{
+    const struct task *x = a;
+    const struct task *y = b;
+    int64_t x_work = (x->end_key - x->first_key) * x->columns;
+    int64_t y_work = (y->end_key - y->first_key) * y->columns;
+    return (x_work < y_work) - (x_work > y_work);
+}
+
+static int tiles_of(const struct attention_job *job, const struct attention_item *item)
+{
+    return (item->queries * job->group + TASK_BLOCKS * LANES - 1) / (TASK_BLOCKS * LANES);
+}
+
+/* Append the tasks of one item's columns for one KV head. */
+static void plan_tile(struct attention_job *job, struct task task, int splits_wanted)
+{
+    int64_t keys = task_keys(job, &task);
+    int64_t splits = (keys + SPLIT_KEYS - 1) / SPLIT_KEYS;
+    if (splits > splits_wanted)
+        splits = splits_wanted;
+    if (splits < 1)
+        splits = 1;
+    struct task *first = &job->tasks[job->task_count];
+    for (int64_t i = 0; i < splits; i++) {
+        /* Whole tiles, so that no tile is cut where the segment itself goes on. */
+        task.first_key = keys * i / splits / ATTENTION_KEYS * ATTENTION_KEYS;
+        task.end_key = keys * (i + 1) / splits / ATTENTION_KEYS * ATTENTION_KEYS;
+        if (i + 1 == splits)
+            task.end_key = keys;
+        task.partial = -1;
+        if (splits > 1) {
+            task.partial = job->partial_count;
+            job->partial_count += (task.columns + LANES - 1) / LANES;
+        }
+        job->tasks[job->task_count++] = task;
+    }
+    if (splits > 1)
+        job->merges[job->merge_count++] = (struct merge){first, (int)splits};
+}
+
+static enum tca_status plan(struct attention_job *job, const struct attention_item *items,
+                            int item_count)
+{
+    int tiles = 0;
+    for (int i = 0; i < item_count; i++)
+        tiles += tiles_of(job, &items[i]) * job->shape->kv_heads;
+    if (tiles == 0)
+        return TCA_OK;
+    int splits = (TASKS_WANTED + tiles - 1) / tiles;
+    job->tasks = calloc((size_t)tiles * (size_t)splits, sizeof(*job->tasks));
+    job->merges = calloc((size_t)tiles, sizeof(*job->merges));
+    if (!job->tasks || !job->merges) {
+        log_error("no memory to plan %d tiles of attention", tiles);
+        return TCA_ERR_NO_MEMORY;
+    }
+    for (int i = 0; i < item_count; i++) {
+        int columns = items[i].queries * job->group;
+        for (int first = 0; first < columns; first += TASK_BLOCKS * LANES)
+            for (int head = 0; head < job->shape->kv_heads; head++) {
+                int left = columns - first;
+                struct task task = {.item = &items[i],
+                                    .kv_head = head,
+                                    .first_column = first,
+                                    .columns =
+                                        left < TASK_BLOCKS * LANES ? left : TASK_BLOCKS * LANES};
+                plan_tile(job, task, splits);
+            }
+    }
+    /* Merges point at runs of tasks, so only unsplit plans are reordered. */
+    if (job->merge_count == 0)
+        qsort(job->tasks, (size_t)job->task_count, sizeof(*job->tasks), compare_tasks);
+    return TCA_OK;
+}
+
+static enum tca_status take_scratch(struct attention_job *job, struct cpu_queue *queue)
+{
+    job->thread_bytes = (workspace_bytes(job->shape) + 63) / 64 * 64;
+    size_t threads_bytes = (size_t)cpu_queue_threads(queue) * job->thread_bytes;
+    size_t partials = (size_t)job->partial_count;
+    job->scratch = cpu_queue_scratch(
+        queue, threads_bytes + partials * (sizeof(struct partial) + tile_bytes(job->shape)));
+    if (!job->scratch)
+        return TCA_ERR_NO_MEMORY;
+    job->partials = (struct partial *)(job->scratch + threads_bytes);
+    job->partial_acc = (float *)(job->partials + partials);
+    return TCA_OK;
 }
 
 enum tca_status cpu_attention(struct kernel_queue *base, uint16_t *out, float *lse,
                               const uint16_t *q, const struct attention_shape *shape,
                               const struct attention_item *items, int item_count)
 {
-    struct attention_job job = {.shape = shape, .items = items, .out = out, .lse = lse, .q = q};
-    int parts = 0;
-    for (int i = 0; i < item_count; i++)
-        parts += (items[i].queries + QUERY_BLOCK - 1) / QUERY_BLOCK * shape->q_heads;
-    thread_pool_run(cpu_queue_from(base)->pool, parts, attend_part, &job);
-    return TCA_OK;
+    struct cpu_queue *queue = cpu_queue_from(base);
+    struct attention_job job = {.ops = attention_tile_ops(queue->isa),
+                                .rows = cpu_rows(queue->isa),
+                                .shape = shape,
+                                .group = shape->q_heads / shape->kv_heads,
+                                .q = q,
+                                .out = out,
+                                .lse = lse};
+    enum tca_status status = plan(&job, items, item_count);
+    if (status == TCA_OK)
+        status = take_scratch(&job, queue);
+    if (status == TCA_OK) {
+        thread_pool_run(queue->pool, job.task_count, run_task, &job);
+        thread_pool_run(queue->pool, job.merge_count, run_merge, &job);
+    }
+    free(job.merges);
+    free(job.tasks);
+    return status;
 }

@@ -1,7 +1,6 @@
 /* Operations on rows: the threads share the rows. */
 #include "kernels/cpu/ops.h"
 #include "kernels/cpu/rows.h"
-#include "kernels/cpu/rows_tables.h"
 
 #include <string.h>
 
@@ -15,8 +14,20 @@ static int grain_of(int cols)
 
 const struct cpu_rows *cpu_rows(enum cpu_isa isa)
 {
-    (void)isa;
-    return &cpu_rows_portable;
+    switch (isa) {
+#if defined(__x86_64__)
+    case CPU_ISA_AVX512_BF16:
+        return &rows_avx512;
+    case CPU_ISA_AVX2:
+        return &rows_avx2;
+#else
+    case CPU_ISA_AVX512_BF16:
+    case CPU_ISA_AVX2:
+#endif
+    case CPU_ISA_PORTABLE:
+        break;
+    }
+    return &rows_portable;
 }
 
 struct norm_job {

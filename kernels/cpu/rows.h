@@ -24,4 +24,10 @@ struct cpu_rows {
 
 const struct cpu_rows *cpu_rows(enum cpu_isa isa);
 
+extern const struct cpu_rows rows_portable;
+#if defined(__x86_64__)
+extern const struct cpu_rows rows_avx2;
+extern const struct cpu_rows rows_avx512;
+#endif
+
 #endif

@@ -1,10 +1,10 @@
 /* The row-wise loops in plain C, written so that the compiler vectorises them. A file that is
  * compiled for one instruction set defines ROWS_TABLE and includes this. */
 #include "kernels/cpu/bf16.h"
+#include "kernels/cpu/exp_fast.h"
 #include "kernels/cpu/rows.h"
 
 #include <math.h>
-#include <string.h>
 
 /* Sums run in this many lanes: the compiler may not reorder float additions itself. */
 enum { LANES = 32 };
@@ -49,31 +49,6 @@ static void norm(float *restrict out, const float *restrict x, const float *rest
     float scale = inverse_rms(x, cols, eps);
     for (int i = 0; i < cols; i++)
         out[i] = x[i] * scale * weight[i];
-}
-
-/* e^x, relative error under 3e-7: 2^n by the exponent bits, 2^f by a polynomial on [-0.5, 0.5]
- * (the Taylor terms of e^(f ln 2)). Clamped to the normal range, so never infinite or NaN for
- * a finite x. */
-static inline float exp_fast(float x)
-{
-    float t = x * 1.44269504f;
-    t = t < -126.0f ? -126.0f : t;
-    t = t > 126.0f ? 126.0f : t;
-    float shifted = t + 12582912.0f; /* 1.5 * 2^23: rounds to an integer in the low bits */
-    float f = t - (shifted - 12582912.0f);
-    uint32_t bits;
-    memcpy(&bits, &shifted, sizeof(bits));
-    bits = (bits - 0x4b400000u + 127u) << 23;
-    float power;
-    memcpy(&power, &bits, sizeof(power));
-    float p = 1.5403530e-4f;
-    p = p * f + 1.3333558e-3f;
-    p = p * f + 9.6181291e-3f;
-    p = p * f + 5.5504109e-2f;
-    p = p * f + 2.4022651e-1f;
-    p = p * f + 6.9314718e-1f;
-    p = p * f + 1.0f;
-    return power * p;
 }
 
 static void swiglu(uint16_t *restrict out, const float *restrict gate, const float *restrict up,

@@ -1,4 +1,2 @@
-#include "kernels/cpu/rows_tables.h"
-
-#define ROWS_TABLE cpu_rows_portable
+#define ROWS_TABLE rows_portable
 #include "kernels/cpu/rows_impl.h"

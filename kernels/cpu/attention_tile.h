@@ -1,0 +1,56 @@
+/* The inner loops of attention over one tile: up to 64 columns (queries of heads that share a KV
+ * head) against up to 64 keys.
+ *
+ * A column is a vector lane, in every array the fastest index: maximum, sum and rescaling need no
+ * reduction across lanes, keys are read as stored, and a group's heads share every key load. The
+ * packed formats belong to each instruction set. Buffers are 64-byte aligned and hold
+ * `ATTENTION_LANES` columns a row; `lanes`, a multiple of 16, says how many are worked on. */
+#ifndef KERNELS_CPU_ATTENTION_TILE_H
+#define KERNELS_CPU_ATTENTION_TILE_H
+
+#include "kernels/cpu/cpu_queue.h"
+
+#include <stdint.h>
+
+enum { ATTENTION_LANES = 64, ATTENTION_KEYS = 64, ATTENTION_HEAD_DIM_MOST = 256 };
+
+/* Scores stay in units of log2 after scaling. A column that has seen no key has this maximum, far
+ * under any score, and a masked score is far under it: differences of both stay finite. */
+#define ATTENTION_LEAST  (-1e30f)
+#define ATTENTION_MASKED (-1e37f)
+
+/* The running softmax of a block of columns. */
+struct attention_block {
+    float most[ATTENTION_LANES];      /* largest scaled score so far, at least ATTENTION_LEAST */
+    float sum[ATTENTION_LANES];       /* of exp2(score - most) */
+    float rescale[ATTENTION_LANES];   /* what this tile multiplied earlier sums by */
+    float tile_most[ATTENTION_LANES]; /* largest unscaled score of this tile */
+    int32_t limit[ATTENTION_LANES];   /* keys of this tile that the column sees, when masked */
+};
+
+struct attention_tile_ops {
+    /* rows[columns]: queries of head_dim bf16; packed: [head_dim, ATTENTION_LANES] of 4 bytes at
+     * most, unused lanes zero. */
+    void (*pack_queries)(void *packed, const uint16_t *const *rows, int columns, int head_dim);
+    /* v: [keys, head_dim] bf16; packed: [ATTENTION_KEYS, head_dim] of 4 bytes at most. */
+    void (*pack_values)(void *packed, const uint16_t *v, int keys, int head_dim);
+    /* scores[key, lane] = k . q, masked beyond block->limit if is_masked; fills tile_most. */
+    void (*scores)(float *scores, struct attention_block *block, const void *q, const uint16_t *k,
+                   int keys, int head_dim, int lanes, bool is_masked);
+    /* weights[key, lane] = exp2(scores * scale - most), packed; updates most, sum and rescale. */
+    void (*softmax)(void *weights, struct attention_block *block, const float *scores, float scale,
+                    int keys, int lanes);
+    /* acc[dim, lane] = acc * rescale + sum over keys of v * weights. */
+    void (*values)(float *acc, const struct attention_block *block, const void *weights,
+                   const void *v, int keys, int head_dim, int lanes);
+};
+
+const struct attention_tile_ops *attention_tile_ops(enum cpu_isa isa);
+
+extern const struct attention_tile_ops attention_tile_portable;
+#if defined(__x86_64__)
+extern const struct attention_tile_ops attention_tile_avx2;
+extern const struct attention_tile_ops attention_tile_avx512;
+#endif
+
+#endif
