@@ -1,0 +1,6 @@
+#include "base/version.h"
+
+const char *tca_version(void)
+{
+    return TCA_VERSION;
+}
