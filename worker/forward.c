@@ -1,0 +1,300 @@
+#include "worker/forward.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+enum { WORKSPACE_ALIGNMENT = 64 };
+
+struct forward {
+    struct forward_parts parts;
+    struct forward_limits limits;
+    struct attention_shape attention;
+    struct kv_shape kv;
+    void *workspace; /* device, owned: the memory of every buffer below */
+    size_t workspace_bytes;
+    float *residual;                       /* [rows, hidden] */
+    uint16_t *normed;                      /* [rows, hidden] */
+    void *qkv;                             /* [rows, (q_heads + 2 kv_heads) * head_dim] act */
+    uint16_t *q;                           /* [rows, q_heads, head_dim] */
+    uint16_t *attended;                    /* [rows, q_heads, head_dim] */
+    void *delta;                           /* [rows, hidden] act: a layer half's output */
+    void *gate_up;                         /* [rows, 2 * ffn] act */
+    uint16_t *gated;                       /* [rows, ffn] */
+    float *rope;                           /* [rows, head_dim / 2, 2] */
+    float *last_residual;                  /* [logit_rows, hidden] */
+    uint16_t *last_normed;                 /* [logit_rows, hidden] */
+    float *logits;                         /* [logit_rows, vocab] */
+    int32_t *positions;                    /* host, owned [rows] */
+    struct kv_append *appends;             /* host, owned [items] */
+    struct attention_item *attended_items; /* host, owned [items] */
+};
+
+/* Hands out parts of the workspace in turn; without a base it only counts. */
+struct workspace_cursor {
+    char *base;
+    size_t used_bytes;
+};
+
+static size_t dtype_bytes(enum kernel_dtype dtype)
+{
+    return dtype == KERNEL_F32 ? sizeof(float) : sizeof(uint16_t);
+}
+
+static void *take(struct workspace_cursor *cursor, size_t bytes)
+{
+    void *part = cursor->base == NULL ? NULL : cursor->base + cursor->used_bytes;
+
+    cursor->used_bytes +=
+        (bytes + WORKSPACE_ALIGNMENT - 1) / WORKSPACE_ALIGNMENT * WORKSPACE_ALIGNMENT;
+    return part;
+}
+
+/* The one list of the workspace's buffers. */
+static void lay_out(struct forward *forward, struct workspace_cursor *cursor)
+{
+    const struct shard *shard = forward->parts.shard;
+    size_t act = dtype_bytes(forward->parts.device.backend->activation);
+    size_t rows = (size_t)forward->limits.rows;
+    size_t logit_rows = (size_t)forward->limits.logit_rows;
+    size_t hidden = (size_t)forward->parts.config->hidden;
+    size_t head_dim = (size_t)forward->parts.config->head_dim;
+    size_t q_cols = (size_t)shard->q_heads * head_dim;
+    size_t kv_cols = (size_t)shard->kv_heads * head_dim;
+    size_t ffn = (size_t)shard->ffn;
+
+    forward->residual = take(cursor, rows * hidden * sizeof(float));
+    forward->normed = take(cursor, rows * hidden * sizeof(uint16_t));
+    forward->qkv = take(cursor, rows * (q_cols + 2 * kv_cols) * act);
+    forward->q = take(cursor, rows * q_cols * sizeof(uint16_t));
+    forward->attended = take(cursor, rows * q_cols * sizeof(uint16_t));
+    forward->delta = take(cursor, rows * hidden * act);
+    forward->gate_up = take(cursor, rows * 2 * ffn * act);
+    forward->gated = take(cursor, rows * ffn * sizeof(uint16_t));
+    forward->rope = take(cursor, rows * head_dim * sizeof(float));
+    forward->last_residual = take(cursor, logit_rows * hidden * sizeof(float));
+    forward->last_normed = take(cursor, logit_rows * hidden * sizeof(uint16_t));
+    forward->logits = take(cursor, logit_rows * (size_t)shard->vocab * sizeof(float));
+}
+
+size_t forward_workspace_bytes(const struct forward_parts *parts,
+                               const struct forward_limits *limits)
+{
+    struct forward unused = {.parts = *parts, .limits = *limits};
+    struct workspace_cursor counter = {0};
+
+    lay_out(&unused, &counter);
+    return counter.used_bytes;
+}
+
+static enum tca_status take_workspace(struct forward *forward)
+{
+    const struct device *device = &forward->parts.device;
+    struct workspace_cursor cursor = {0};
+
+    forward->workspace_bytes = forward_workspace_bytes(&forward->parts, &forward->limits);
+    TCA_TRY(device->backend->alloc(device->index, forward->workspace_bytes, &forward->workspace));
+    cursor.base = forward->workspace;
+    lay_out(forward, &cursor);
+    return TCA_OK;
+}
+
+enum tca_status forward_create(const struct forward_parts *parts,
+                               const struct forward_limits *limits, struct forward **forward_out,
+                               struct tca_error *error)
+{
+    const struct model_config *config = parts->config;
+    struct forward *forward = calloc(1, sizeof(*forward));
+    enum tca_status status = TCA_ERR_NO_MEMORY;
+
+    if (forward == NULL)
+        return tca_fail(error, status, "no memory for the forward pass");
+    forward->parts = *parts;
+    forward->limits = *limits;
+    forward->attention = (struct attention_shape){.q_heads = parts->shard->q_heads,
+                                                  .kv_heads = parts->shard->kv_heads,
+                                                  .head_dim = config->head_dim,
+                                                  .scale = 1.0F / sqrtf((float)config->head_dim)};
+    forward->kv = (struct kv_shape){
+        .layers = config->layers, .kv_heads = parts->shard->kv_heads, .head_dim = config->head_dim};
+    forward->positions = malloc((size_t)limits->rows * sizeof(*forward->positions));
+    forward->appends = malloc((size_t)limits->items * sizeof(*forward->appends));
+    forward->attended_items = malloc((size_t)limits->items * sizeof(*forward->attended_items));
+    if (forward->positions != NULL && forward->appends != NULL && forward->attended_items != NULL)
+        status = take_workspace(forward);
+    if (status != TCA_OK) {
+        tca_fail(error, status, "no memory for a workspace of %zu bytes (%d tokens a step)",
+                 forward_workspace_bytes(parts, limits), limits->rows);
+        forward_destroy(forward);
+        return status;
+    }
+    *forward_out = forward;
+    return TCA_OK;
+}
+
+void forward_destroy(struct forward *forward)
+{
+    const struct device *device;
+
+    if (forward == NULL)
+        return;
+    device = &forward->parts.device;
+    device->backend->free(device->index, forward->workspace, forward->workspace_bytes);
+    free(forward->positions);
+    free(forward->appends);
+    free(forward->attended_items);
+    free(forward);
+}
+
+/* Complete a partial sum. */
+static enum tca_status sum_over_ranks(struct forward *forward, void *buf, size_t count,
+                                      enum kernel_dtype dtype)
+{
+    struct comm_group *group = forward->parts.group;
+
+    if (group->ranks == 1)
+        return TCA_OK;
+    return group->ops->all_reduce_sum(group, buf, count, dtype, forward->parts.device.queue);
+}
+
+static enum tca_status embed(struct forward *forward, const int32_t *ids, int rows)
+{
+    const struct device *device = &forward->parts.device;
+    const struct weights *weights = forward->parts.weights;
+    const struct model_config *config = forward->parts.config;
+
+    TCA_TRY(device->backend->embed(device->queue, forward->residual, weights->embedding, ids, rows,
+                                   forward->parts.shard->vocab_first));
+    TCA_TRY(sum_over_ranks(forward, forward->residual, (size_t)rows * (size_t)config->hidden,
+                           KERNEL_F32));
+    return device->backend->rope_table(device->queue, forward->rope, forward->positions, rows,
+                                       weights->inv_freq, config->head_dim / 2,
+                                       weights->rope_magnitude);
+}
+
+static void place_items(struct forward *forward, const struct forward_item *items, int item_count)
+{
+    for (int i = 0; i < item_count; i++) {
+        const struct forward_item *item = &items[i];
+        int64_t position = item->base_rows + item->own_rows;
+
+        for (int row = 0; row < item->rows; row++)
+            forward->positions[item->first_row + row] = (int32_t)(position + row);
+    }
+}
+
+/* Point appends and attention items at one layer's K and V. */
+static void point_at_layer(struct forward *forward, const struct forward_item *items,
+                           int item_count, int layer)
+{
+    for (int i = 0; i < item_count; i++) {
+        const struct forward_item *item = &items[i];
+        struct attention_item *attended = &forward->attended_items[i];
+        struct kv_layer own = kv_range_layer(item->own, &forward->kv, layer);
+
+        forward->appends[i] = (struct kv_append){.first_token = item->first_row,
+                                                 .tokens = item->rows,
+                                                 .k = own.k,
+                                                 .v = own.v,
+                                                 .head_stride = own.head_stride,
+                                                 .first_row = item->own_rows};
+        *attended = (struct attention_item){.first_query = item->first_row, .queries = item->rows};
+        if (item->base != NULL && item->base_rows > 0) {
+            struct kv_layer base = kv_range_layer(item->base, &forward->kv, layer);
+
+            attended->segment[attended->segments++] = (struct attention_segment){
+                .k = base.k, .v = base.v, .head_stride = base.head_stride, .rows = item->base_rows};
+        }
+        attended->segment[attended->segments++] =
+            (struct attention_segment){.k = own.k,
+                                       .v = own.v,
+                                       .head_stride = own.head_stride,
+                                       .rows = item->own_rows + item->rows,
+                                       .causal = true};
+    }
+}
+
+/* delta = this layer's attention output, from the normed residual. */
+static enum tca_status run_attention(struct forward *forward, const struct layer_weights *layer,
+                                     int rows, int item_count)
+{
+    const struct device *device = &forward->parts.device;
+    const struct kernel_backend *backend = device->backend;
+    const struct model_config *config = forward->parts.config;
+    struct qk_norm norm = {.q = layer->q_norm, .k = layer->k_norm, .eps = config->rms_eps};
+
+    TCA_TRY(backend->linear(device->queue, forward->qkv, backend->activation, forward->normed,
+                            layer->qkv, layer->qkv_bias, rows));
+    TCA_TRY(backend->rope_append(device->queue, forward->q, forward->appends, item_count,
+                                 forward->qkv, &forward->attention, forward->rope, &norm));
+    TCA_TRY(backend->attention(device->queue, forward->attended, NULL, forward->q,
+                               &forward->attention, forward->attended_items, item_count));
+    TCA_TRY(backend->linear(device->queue, forward->delta, backend->activation, forward->attended,
+                            layer->o_proj, NULL, rows));
+    return sum_over_ranks(forward, forward->delta, (size_t)rows * (size_t)config->hidden,
+                          backend->activation);
+}
+
+/* delta = this layer's FFN output, from the normed residual. */
+static enum tca_status run_ffn(struct forward *forward, const struct layer_weights *layer, int rows)
+{
+    const struct device *device = &forward->parts.device;
+    const struct kernel_backend *backend = device->backend;
+
+    TCA_TRY(backend->linear(device->queue, forward->gate_up, backend->activation, forward->normed,
+                            layer->gate_up, NULL, rows));
+    TCA_TRY(backend->swiglu(device->queue, forward->gated, forward->gate_up, rows,
+                            forward->parts.shard->ffn));
+    TCA_TRY(backend->linear(device->queue, forward->delta, backend->activation, forward->gated,
+                            layer->down, NULL, rows));
+    return sum_over_ranks(forward, forward->delta,
+                          (size_t)rows * (size_t)forward->parts.config->hidden,
+                          backend->activation);
+}
+
+enum tca_status forward_run(struct forward *forward, const int32_t *ids, int rows,
+                            const struct forward_item *items, int item_count)
+{
+    const struct device *device = &forward->parts.device;
+    const struct kernel_backend *backend = device->backend;
+    const struct model_config *config = forward->parts.config;
+    const void *delta = NULL; /* of the half before, added by the next norm */
+
+    place_items(forward, items, item_count);
+    TCA_TRY(embed(forward, ids, rows));
+    for (int i = 0; i < config->layers; i++) {
+        const struct layer_weights *layer = &forward->parts.weights->layer[i];
+
+        point_at_layer(forward, items, item_count, i);
+        TCA_TRY(backend->residual_norm(device->queue, forward->normed, forward->residual, delta,
+                                       layer->attention_norm, rows, config->hidden,
+                                       config->rms_eps));
+        TCA_TRY(run_attention(forward, layer, rows, item_count));
+        TCA_TRY(backend->residual_norm(device->queue, forward->normed, forward->residual,
+                                       forward->delta, layer->ffn_norm, rows, config->hidden,
+                                       config->rms_eps));
+        TCA_TRY(run_ffn(forward, layer, rows));
+        delta = forward->delta;
+    }
+    return backend->residual_norm(device->queue, NULL, forward->residual, delta,
+                                  forward->parts.weights->final_norm, rows, config->hidden,
+                                  config->rms_eps);
+}
+
+enum tca_status forward_logits(struct forward *forward, const int32_t *rows, int count,
+                               const float **logits_out)
+{
+    const struct device *device = &forward->parts.device;
+    const struct kernel_backend *backend = device->backend;
+    const struct weights *weights = forward->parts.weights;
+    const struct model_config *config = forward->parts.config;
+
+    TCA_TRY(backend->take_rows(device->queue, forward->last_residual, forward->residual, rows,
+                               count, config->hidden));
+    TCA_TRY(backend->residual_norm(device->queue, forward->last_normed, forward->last_residual,
+                                   NULL, weights->final_norm, count, config->hidden,
+                                   config->rms_eps));
+    TCA_TRY(backend->linear(device->queue, forward->logits, KERNEL_F32, forward->last_normed,
+                            weights->lm_head, NULL, count));
+    *logits_out = forward->logits;
+    return TCA_OK;
+}

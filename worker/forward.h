@@ -1,0 +1,65 @@
+/* The transformer pass, written once over the backend table: one step of a batch of sequences.
+ *
+ * Every row is a token. All rows go through the linear layers together; attention treats each
+ * item's rows over its own keys. The residual stream is f32. Two all-reduces a layer complete the
+ * partial sums of o_proj and down. The workspace is allocated once; a step allocates nothing.
+ * Owned by the rank's thread; every rank runs the same steps in the same order. */
+#ifndef WORKER_FORWARD_H
+#define WORKER_FORWARD_H
+
+#include "base/error.h"
+#include "comm/group.h"
+#include "model/model_config.h"
+#include "model/shard_plan.h"
+#include "worker/device.h"
+#include "worker/kv_cache.h"
+#include "worker/weights.h"
+
+struct forward;
+
+struct forward_limits {
+    int rows;       /* tokens of one step */
+    int items;      /* sequences of one step */
+    int logit_rows; /* rows of one forward_logits call */
+};
+
+/* The parts a pass is made of, all borrowed. */
+struct forward_parts {
+    struct device device;
+    struct comm_group *group;
+    const struct model_config *config;
+    const struct shard *shard;
+    const struct weights *weights;
+};
+
+/* Consecutive tokens of one sequence. They see all of the base's rows, the own rows before them,
+ * and one another causally. */
+struct forward_item {
+    int first_row; /* of the step */
+    int rows;
+    const struct kv_range *own;  /* the new rows' K and V go to own_rows.. */
+    int64_t own_rows;            /* rows already there */
+    const struct kv_range *base; /* the document, or NULL */
+    int64_t base_rows;           /* their count is the position of own row 0 */
+};
+
+/* Bytes of workspace that forward_create will take. */
+size_t forward_workspace_bytes(const struct forward_parts *parts,
+                               const struct forward_limits *limits);
+
+enum tca_status forward_create(const struct forward_parts *parts,
+                               const struct forward_limits *limits, struct forward **forward_out,
+                               struct tca_error *error);
+void forward_destroy(struct forward *forward); /* NULL is a no-op */
+
+/* Run the layers over `rows` tokens, ids [rows], cut into `items` that cover them without gaps.
+ * Leaves the residual stream for forward_logits. Within the limits; a failure ends the group. */
+enum tca_status forward_run(struct forward *forward, const int32_t *ids, int rows,
+                            const struct forward_item *items, int item_count);
+
+/* Final norm and lm_head of `count` rows of the last step: *logits_out is [count, shard vocab] f32
+ * on the device, valid until the next call. */
+enum tca_status forward_logits(struct forward *forward, const int32_t *rows, int count,
+                               const float **logits_out);
+
+#endif
