@@ -1,0 +1,37 @@
+/* Decides which tokens run in the next step. Pure: sequences in, plan items out.
+ *
+ * Every decoding question runs in every step. Beside them one prefill budget of `chunk_tokens` is
+ * shared by documents and questions, least recently served first (questions before documents among
+ * equals), so that nobody starves. A document advances by whole chunks, whose borders are
+ * multiples of chunk_tokens: how it was cut never depends on what else was running. */
+#ifndef WORKER_BATCH_H
+#define WORKER_BATCH_H
+
+#include "worker/step_plan.h"
+
+#include <stdint.h>
+
+enum batch_kind {
+    BATCH_DECODE,   /* one pending token of a running question */
+    BATCH_QUESTION, /* a question's own tokens */
+    BATCH_DOCUMENT,
+};
+
+struct batch_sequence {
+    enum batch_kind kind;
+    int32_t slot;
+    int64_t own_rows;       /* rows its range holds */
+    const int32_t *pending; /* the tokens that come next, as far as they have arrived */
+    int64_t pending_tokens;
+    int64_t missing_tokens;  /* prefill tokens that have not arrived yet */
+    enum step_logits logits; /* wanted of the last token of its prefill, or of a decode token */
+    uint64_t last_step;      /* number of the step that served it last, 0: none yet */
+    int served_tokens;       /* out: how many run in this step */
+};
+
+/* Fill the items of `plan` (cleared by the caller); sets served_tokens of every sequence.
+ * order: scratch [count]. */
+void batch_compose(struct batch_sequence *sequences, int count, int chunk_tokens, int *order,
+                   struct step_plan *plan);
+
+#endif
