@@ -1,0 +1,571 @@
+#include "worker/engine.h"
+
+#include "base/clock.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct engine {
+    struct engine_options options;
+    struct lockstep *lockstep;
+    const struct model_config *config;
+    engine_event_fn event;
+    void *context;
+    struct document **document; /* owned [documents], oldest first */
+    int documents;
+    int document_room;
+    struct question **question; /* owned [questions], oldest first */
+    int questions;
+    int question_room;
+    bool is_slot_taken[STEP_SLOTS_MAX];
+    struct batch_sequence *sequence; /* owned [sequence_room]: what could run in this step */
+    int *order;                      /* owned [sequence_room] */
+    int sequence_room;
+    uint64_t steps;
+    struct step_plan plan;
+    struct sampler *sampler;
+};
+
+enum tca_status engine_create(const struct engine_options *options, struct lockstep *lockstep,
+                              struct model_shard *shard, engine_event_fn event, void *context,
+                              struct engine **engine_out)
+{
+    struct step_limits limits = model_shard_limits(shard);
+    struct engine *engine = calloc(1, sizeof(*engine));
+
+    if (engine == NULL)
+        return TCA_ERR_NO_MEMORY;
+    engine->options = *options;
+    engine->lockstep = lockstep;
+    engine->config = model_shard_config(shard);
+    engine->event = event;
+    engine->context = context;
+    if (step_plan_init(&engine->plan, &limits) != TCA_OK ||
+        sampler_create(engine->config->vocab, &engine->sampler) != TCA_OK) {
+        engine_destroy(engine);
+        return TCA_ERR_NO_MEMORY;
+    }
+    *engine_out = engine;
+    return TCA_OK;
+}
+
+void engine_destroy(struct engine *engine)
+{
+    if (engine == NULL)
+        return;
+    for (int i = 0; i < engine->questions; i++)
+        question_destroy(engine->question[i]);
+    for (int i = 0; i < engine->documents; i++)
+        document_destroy(engine->document[i]);
+    free(engine->question);
+    free(engine->document);
+    free(engine->sequence);
+    free(engine->order);
+    step_plan_deinit(&engine->plan);
+    sampler_destroy(engine->sampler);
+    free(engine);
+}
+
+static struct document *find_document(struct engine *engine, uint64_t key)
+{
+    for (int i = 0; i < engine->documents; i++)
+        if (engine->document[i]->key == key)
+            return engine->document[i];
+    return NULL;
+}
+
+static struct question *find_question(struct engine *engine, uint64_t key)
+{
+    for (int i = 0; i < engine->questions; i++)
+        if (engine->question[i]->params.key == key)
+            return engine->question[i];
+    return NULL;
+}
+
+static int32_t take_slot(struct engine *engine)
+{
+    for (int32_t slot = 0; slot < STEP_SLOTS_MAX; slot++) {
+        if (!engine->is_slot_taken[slot]) {
+            engine->is_slot_taken[slot] = true;
+            return slot;
+        }
+    }
+    return STEP_SLOT_NONE;
+}
+
+void engine_refuse_document(struct engine *engine, uint64_t key, enum tca_status status,
+                            const char *message)
+{
+    struct engine_event event = {
+        .kind = ENGINE_DOCUMENT_FAILED, .key = key, .status = status, .message = message};
+
+    engine->event(engine->context, &event);
+}
+
+void engine_refuse_question(struct engine *engine, uint64_t key, enum tca_status status,
+                            const char *message)
+{
+    struct engine_event event = {.kind = ENGINE_QUESTION_DONE,
+                                 .key = key,
+                                 .status = status,
+                                 .message = message,
+                                 .end = QUESTION_FAILED};
+
+    engine->event(engine->context, &event);
+}
+
+static struct engine_usage usage_of(const struct engine *engine, const struct question *question)
+{
+    int64_t document = question->document == NULL ? 0 : question->document->tokens;
+    int64_t tokens = document + question->params.tokens + question->answered;
+    struct engine_usage usage = {0};
+
+    if (question->pass_end_ms != 0) {
+        usage.question_ms = question->pass_end_ms - question->pass_start_ms;
+        usage.first_token_ms = question->pass_end_ms - question->open_ms;
+    }
+    if (question->last_token_ms != 0)
+        usage.decode_ms = question->last_token_ms - question->pass_end_ms;
+    usage.full_kv_bytes = tokens * model_config_kv_bytes(engine->config, engine->config->kv_heads);
+    usage.core_cache_bytes = usage.full_kv_bytes;
+    return usage;
+}
+
+/* The question is over; its memory goes at the next step. */
+static void end_question(struct engine *engine, struct question *question, enum question_end end,
+                         enum tca_status status, const char *message)
+{
+    struct engine_event event = {.kind = ENGINE_QUESTION_DONE,
+                                 .key = question->params.key,
+                                 .status = status,
+                                 .message = message,
+                                 .end = end,
+                                 .usage = usage_of(engine, question)};
+
+    question->state = JOB_CLOSING;
+    engine->event(engine->context, &event);
+}
+
+static void fail_document(struct engine *engine, struct document *document, enum tca_status status,
+                          const char *message)
+{
+    document->state = JOB_CLOSING;
+    engine_refuse_document(engine, document->key, status, message);
+}
+
+/* Room for one more pointer in a list. */
+static bool grow_list(void **list, int count, int *room)
+{
+    int grown = *room == 0 ? 16 : *room * 2;
+    void *moved;
+
+    if (count < *room)
+        return true;
+    moved = realloc(*list, (size_t)grown * sizeof(void *));
+    if (moved == NULL)
+        return false;
+    *list = moved;
+    *room = grown;
+    return true;
+}
+
+/* Scratch for one sequence more than there are. */
+static bool grow_sequences(struct engine *engine)
+{
+    int needed = engine->documents + engine->questions + 1;
+    int grown = engine->sequence_room == 0 ? 32 : engine->sequence_room * 2;
+    struct batch_sequence *sequence;
+    int *order;
+
+    if (needed <= engine->sequence_room)
+        return true;
+    sequence = realloc(engine->sequence, (size_t)grown * sizeof(*sequence));
+    if (sequence == NULL)
+        return false;
+    engine->sequence = sequence;
+    order = realloc(engine->order, (size_t)grown * sizeof(*order));
+    if (order == NULL)
+        return false;
+    engine->order = order;
+    engine->sequence_room = grown;
+    return true;
+}
+
+void engine_open_document(struct engine *engine, uint64_t key, int64_t tokens)
+{
+    void *list = engine->document;
+    struct document *document;
+    char message[TCA_ERROR_TEXT_BYTES];
+
+    if (tokens < 1 || tokens > engine->options.max_positions) {
+        snprintf(message, sizeof(message), "document: %lld tokens, the model takes 1 to %lld",
+                 (long long)tokens, (long long)engine->options.max_positions);
+        engine_refuse_document(engine, key, TCA_ERR_RANGE, message);
+        return;
+    }
+    if (!grow_list(&list, engine->documents, &engine->document_room))
+        goto no_memory;
+    engine->document = list;
+    if (!grow_sequences(engine) || document_create(key, tokens, &document) != TCA_OK)
+        goto no_memory;
+    document->slot = take_slot(engine);
+    if (document->slot == STEP_SLOT_NONE) {
+        document_destroy(document);
+        goto no_memory;
+    }
+    document->last_step = engine->steps;
+    engine->document[engine->documents++] = document;
+    return;
+no_memory:
+    engine_refuse_document(engine, key, TCA_ERR_NO_MEMORY, "no memory for one more document");
+}
+
+void engine_receive_document(struct engine *engine, uint64_t key, const int32_t *ids, int64_t count)
+{
+    struct document *document = find_document(engine, key);
+    struct tca_error error;
+    enum tca_status status;
+
+    if (document == NULL || document->state == JOB_CLOSING)
+        return;
+    status = document_receive(document, ids, count, engine->config->vocab, &error);
+    if (status != TCA_OK)
+        fail_document(engine, document, status, error.text);
+}
+
+void engine_close_document(struct engine *engine, uint64_t key)
+{
+    struct document *document = find_document(engine, key);
+
+    if (document == NULL || document->state == JOB_CLOSING)
+        return;
+    for (int i = 0; i < engine->questions; i++) {
+        struct question *question = engine->question[i];
+
+        if (question->document == document && question->state != JOB_CLOSING)
+            end_question(engine, question, QUESTION_FAILED, TCA_ERR_ABORTED,
+                         "its document was closed");
+    }
+    document->state = JOB_CLOSING;
+    document->is_close_wanted = true;
+}
+
+static int running_questions(const struct engine *engine)
+{
+    int running = 0;
+
+    for (int i = 0; i < engine->questions; i++)
+        running += engine->question[i]->state != JOB_CLOSING;
+    return running;
+}
+
+/* The question's document; TCA_ERR_NOT_FOUND or TCA_ERR_PRECONDITION. */
+static enum tca_status document_of(struct engine *engine, const struct question_params *params,
+                                   struct document **document_out, struct tca_error *error)
+{
+    *document_out = NULL;
+    if (params->document_key == 0)
+        return TCA_OK;
+    *document_out = find_document(engine, params->document_key);
+    if (*document_out == NULL)
+        return tca_fail(error, TCA_ERR_NOT_FOUND, "the workers do not have this document");
+    if (!document_is_ready(*document_out))
+        return tca_fail(error, TCA_ERR_PRECONDITION, "the document's prefill is not done");
+    return TCA_OK;
+}
+
+static enum tca_status add_question(struct engine *engine, const struct question_params *params,
+                                    struct tca_error *error)
+{
+    struct document *document;
+    struct question *question;
+    void *list = engine->question;
+
+    if (running_questions(engine) >= engine->options.max_sequences)
+        return tca_fail(error, TCA_ERR_BUSY, "%d questions run already",
+                        engine->options.max_sequences);
+    TCA_TRY(document_of(engine, params, &document, error));
+    if (!grow_list(&list, engine->questions, &engine->question_room))
+        return tca_fail(error, TCA_ERR_NO_MEMORY, "no memory for one more question");
+    engine->question = list;
+    if (!grow_sequences(engine))
+        return tca_fail(error, TCA_ERR_NO_MEMORY, "no memory for one more question");
+    TCA_TRY(question_create(params, document, engine->options.max_positions, &question, error));
+    question->slot = take_slot(engine);
+    if (question->slot == STEP_SLOT_NONE) {
+        question_destroy(question);
+        return tca_fail(error, TCA_ERR_BUSY, "no slot for one more question");
+    }
+    question->open_ms = clock_monotonic_ms();
+    question->last_step = engine->steps;
+    engine->question[engine->questions++] = question;
+    return TCA_OK;
+}
+
+void engine_open_question(struct engine *engine, const struct question_params *params)
+{
+    struct tca_error error;
+    enum tca_status status = add_question(engine, params, &error);
+
+    if (status != TCA_OK)
+        engine_refuse_question(engine, params->key, status, error.text);
+}
+
+void engine_receive_question(struct engine *engine, uint64_t key, const int32_t *ids, int64_t count)
+{
+    struct question *question = find_question(engine, key);
+    struct tca_error error;
+    enum tca_status status;
+
+    if (question == NULL || question->state == JOB_CLOSING)
+        return;
+    status = question_receive(question, ids, count, engine->config->vocab, &error);
+    if (status != TCA_OK)
+        end_question(engine, question, QUESTION_FAILED, status, error.text);
+}
+
+void engine_cancel_question(struct engine *engine, uint64_t key)
+{
+    struct question *question = find_question(engine, key);
+
+    if (question != NULL && question->state != JOB_CLOSING)
+        end_question(engine, question, QUESTION_CANCELLED, TCA_ERR_CANCELLED, "");
+}
+
+/* Questions before documents: a document's memory must outlive its readers'. */
+static void plan_closes(struct engine *engine)
+{
+    for (int i = 0; i < engine->questions; i++)
+        if (engine->question[i]->state == JOB_CLOSING &&
+            step_plan_add_close(&engine->plan, engine->question[i]->slot) != TCA_OK)
+            return;
+    for (int i = 0; i < engine->documents; i++)
+        if (engine->document[i]->state == JOB_CLOSING &&
+            step_plan_add_close(&engine->plan, engine->document[i]->slot) != TCA_OK)
+            return;
+}
+
+static void plan_opens(struct engine *engine)
+{
+    for (int i = 0; i < engine->documents; i++) {
+        const struct document *document = engine->document[i];
+        struct step_open open = {
+            .slot = document->slot, .base_slot = STEP_SLOT_NONE, .capacity = document->tokens};
+
+        if (document->state == JOB_OPENING && step_plan_add_open(&engine->plan, &open) != TCA_OK)
+            return;
+    }
+    for (int i = 0; i < engine->questions; i++) {
+        const struct question *question = engine->question[i];
+        struct step_open open = {.slot = question->slot,
+                                 .base_slot = question->document == NULL ? STEP_SLOT_NONE
+                                                                         : question->document->slot,
+                                 .capacity = question->capacity};
+
+        if (question->state == JOB_OPENING && step_plan_add_open(&engine->plan, &open) != TCA_OK)
+            return;
+    }
+}
+
+/* Lists what could run: questions first, then documents. Returns how many. */
+static int list_sequences(struct engine *engine)
+{
+    int count = 0;
+
+    for (int i = 0; i < engine->questions; i++) {
+        const struct question *question = engine->question[i];
+
+        if (question->state != JOB_RUNNING)
+            continue;
+        engine->sequence[count] = question_sequence(question);
+        if (engine->sequence[count].pending_tokens == 0)
+            continue;
+        if (question->params.sampling.logprobs > engine->plan.top_count)
+            engine->plan.top_count = question->params.sampling.logprobs;
+        count++;
+    }
+    for (int i = 0; i < engine->documents; i++) {
+        const struct document *document = engine->document[i];
+
+        if (document->state != JOB_RUNNING || document->received == document->done)
+            continue;
+        engine->sequence[count++] = document_sequence(document);
+    }
+    return count;
+}
+
+static struct question *question_in_slot(struct engine *engine, int32_t slot)
+{
+    for (int i = 0; i < engine->questions; i++)
+        if (engine->question[i]->slot == slot)
+            return engine->question[i];
+    return NULL;
+}
+
+static struct document *document_in_slot(struct engine *engine, int32_t slot)
+{
+    for (int i = 0; i < engine->documents; i++)
+        if (engine->document[i]->slot == slot)
+            return engine->document[i];
+    return NULL;
+}
+
+/* A row of logits has come: choose the question's next token while the row is there. */
+static void choose_token(void *context, int token, int item, const struct logits_row *row)
+{
+    struct engine *engine = context;
+    struct question *question = question_in_slot(engine, engine->plan.item[item].slot);
+
+    (void)token;
+    question->sampled =
+        sampler_choose(engine->sampler, &question->params.sampling, row, question->ids,
+                       (size_t)(question->params.tokens + question->answered), &question->random);
+    question->has_sampled = true;
+}
+
+/* Forget what the plan closed, keeping the order of the rest. */
+static void settle_closes(struct engine *engine)
+{
+    for (int i = 0; i < engine->plan.closes; i++) {
+        struct question *question = question_in_slot(engine, engine->plan.close[i]);
+        struct document *document = document_in_slot(engine, engine->plan.close[i]);
+
+        engine->is_slot_taken[engine->plan.close[i]] = false;
+        for (int at = 0; at < engine->questions && question != NULL; at++) {
+            if (engine->question[at] != question)
+                continue;
+            engine->questions--;
+            memmove(engine->question + at, engine->question + at + 1,
+                    (size_t)(engine->questions - at) * sizeof(*engine->question));
+            question_destroy(question);
+            break;
+        }
+        for (int at = 0; at < engine->documents && document != NULL; at++) {
+            struct engine_event event = {.kind = ENGINE_DOCUMENT_CLOSED, .key = document->key};
+
+            if (engine->document[at] != document)
+                continue;
+            engine->documents--;
+            memmove(engine->document + at, engine->document + at + 1,
+                    (size_t)(engine->documents - at) * sizeof(*engine->document));
+            if (document->is_close_wanted)
+                engine->event(engine->context, &event);
+            document_destroy(document);
+            break;
+        }
+    }
+}
+
+static void settle_opens(struct engine *engine, uint64_t failed)
+{
+    for (int i = 0; i < engine->plan.opens; i++) {
+        struct question *question = question_in_slot(engine, engine->plan.open[i].slot);
+        struct document *document = document_in_slot(engine, engine->plan.open[i].slot);
+        bool is_failed = (failed >> i & 1) != 0;
+        char message[TCA_ERROR_TEXT_BYTES];
+
+        snprintf(message, sizeof(message), "the workers have no KV memory for %lld tokens now",
+                 (long long)engine->plan.open[i].capacity);
+        if (question != NULL) {
+            question->state = JOB_RUNNING;
+            if (is_failed)
+                end_question(engine, question, QUESTION_FAILED, TCA_ERR_BUSY, message);
+        }
+        if (document != NULL) {
+            document->state = JOB_RUNNING;
+            if (is_failed)
+                fail_document(engine, document, TCA_ERR_BUSY, message);
+        }
+    }
+}
+
+/* The question's pass is done, or one decode step: report the token, and the end if it is one. */
+static void advance_answer(struct engine *engine, struct question *question, int64_t now_ms)
+{
+    struct engine_event event = {
+        .kind = ENGINE_QUESTION_TOKEN, .key = question->params.key, .token = &question->sampled};
+
+    question->has_sampled = false;
+    if (question->pass_end_ms == 0)
+        question->pass_end_ms = now_ms;
+    question->last_token_ms = now_ms;
+    if (question_is_end_token(question, question->sampled.chosen.id)) {
+        end_question(engine, question, QUESTION_EOS, TCA_OK, "");
+        return;
+    }
+    engine->event(engine->context, &event);
+    if (question_answer(question, question->sampled.chosen.id))
+        end_question(engine, question, QUESTION_LENGTH, TCA_OK, "");
+}
+
+static void settle_question(struct engine *engine, struct question *question, int tokens,
+                            int64_t start_ms)
+{
+    struct engine_event event = {.kind = ENGINE_QUESTION_PROGRESS, .key = question->params.key};
+
+    if (question->pass_start_ms == 0)
+        question->pass_start_ms = start_ms;
+    question->last_step = engine->steps;
+    question->done += tokens;
+    event.tokens_done = question->done;
+    if (question->done <= question->params.tokens)
+        engine->event(engine->context, &event);
+    if (question->has_sampled)
+        advance_answer(engine, question, clock_monotonic_ms());
+}
+
+static void settle_document(struct engine *engine, struct document *document, int tokens)
+{
+    struct engine_event event = {.kind = ENGINE_DOCUMENT_PROGRESS, .key = document->key};
+
+    document_advance(document, tokens, engine->steps);
+    event.tokens_done = document->done;
+    engine->event(engine->context, &event);
+    if (!document_is_ready(document))
+        return;
+    event.kind = ENGINE_DOCUMENT_READY;
+    engine->event(engine->context, &event);
+}
+
+static void settle_items(struct engine *engine, int64_t start_ms)
+{
+    for (int i = 0; i < engine->plan.items; i++) {
+        const struct step_item *item = &engine->plan.item[i];
+        struct question *question = question_in_slot(engine, item->slot);
+
+        if (question != NULL)
+            settle_question(engine, question, item->tokens, start_ms);
+        else
+            settle_document(engine, document_in_slot(engine, item->slot), item->tokens);
+    }
+}
+
+enum tca_status engine_step(struct engine *engine, bool *was_busy_out)
+{
+    int64_t start_ms = clock_monotonic_ms();
+    uint64_t failed_opens;
+    int count;
+
+    step_plan_clear(&engine->plan, ++engine->steps);
+    plan_closes(engine);
+    plan_opens(engine);
+    count = list_sequences(engine);
+    batch_compose(engine->sequence, count, engine->options.chunk_tokens, engine->order,
+                  &engine->plan);
+    TCA_TRY(lockstep_lead(engine->lockstep, &engine->plan, choose_token, engine, &failed_opens));
+    *was_busy_out = engine->plan.closes + engine->plan.opens + engine->plan.items > 0;
+    settle_items(engine, start_ms);
+    settle_opens(engine, failed_opens);
+    settle_closes(engine);
+    return TCA_OK;
+}
+
+enum tca_status engine_end(struct engine *engine, enum step_end end)
+{
+    uint64_t failed_opens;
+
+    step_plan_clear(&engine->plan, ++engine->steps);
+    engine->plan.end = end;
+    return lockstep_lead(engine->lockstep, &engine->plan, NULL, NULL, &failed_opens);
+}

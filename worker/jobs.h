@@ -1,0 +1,85 @@
+/* What rank 0 knows of the documents and questions in its care, each in one slot of the group's
+ * sequences. Plain data and pure transitions; engine.c drives them. Owned by the engine's thread.
+ *
+ *   OPENING --every rank has memory--> RUNNING --close, cancel, end--> CLOSING --closed--> (gone)
+ *      '---------some rank has none-------------------------------------^                        */
+#ifndef WORKER_JOBS_H
+#define WORKER_JOBS_H
+
+#include "base/error.h"
+#include "worker/batch.h"
+#include "worker/sampler.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { QUESTION_END_TOKENS_MAX = 64 };
+
+enum job_state { JOB_OPENING, JOB_RUNNING, JOB_CLOSING };
+
+struct document {
+    uint64_t key;
+    enum job_state state;
+    int32_t slot;
+    int64_t tokens;   /* of the whole document */
+    int64_t received; /* have arrived */
+    int64_t done;     /* have been run */
+    int32_t *ids;     /* owned [tokens]; NULL once all are done */
+    uint64_t last_step;
+    bool is_close_wanted; /* report CLOSED when its memory is free */
+};
+
+struct question_params {
+    uint64_t key;
+    uint64_t document_key; /* 0: a bare prompt */
+    int64_t tokens;
+    int64_t max_tokens;
+    struct sampler_params sampling;
+    int end_tokens;
+    int32_t end_token[QUESTION_END_TOKENS_MAX];
+};
+
+enum question_end { QUESTION_EOS, QUESTION_LENGTH, QUESTION_CANCELLED, QUESTION_FAILED };
+
+struct question {
+    struct question_params params;
+    enum job_state state;
+    struct document *document; /* borrowed, NULL for a bare prompt */
+    int32_t slot;
+    int64_t capacity; /* tokens: its own and the answer's */
+    int64_t received; /* of its own tokens */
+    int64_t answered; /* tokens of the answer */
+    int64_t done;     /* own and answer tokens that have been run */
+    int32_t *ids;     /* owned [capacity]: own tokens, then the answer's */
+    struct sampler_random random;
+    uint64_t last_step;
+    bool has_sampled; /* `sampled` came out of the step under way */
+    struct sampled_token sampled;
+    int64_t open_ms, pass_start_ms, pass_end_ms, last_token_ms; /* monotonic; 0: not yet */
+};
+
+/* TCA_ERR_NO_MEMORY. */
+enum tca_status document_create(uint64_t key, int64_t tokens, struct document **document_out);
+void document_destroy(struct document *document);
+
+/* Take tokens that have arrived. TCA_ERR_RANGE: more than announced, or an id outside `vocab`. */
+enum tca_status document_receive(struct document *document, const int32_t *ids, int64_t count,
+                                 int vocab, struct tca_error *error);
+struct batch_sequence document_sequence(const struct document *document);
+bool document_is_ready(const struct document *document);
+void document_advance(struct document *document, int64_t tokens, uint64_t step);
+
+/* max_positions bounds document, question and answer together. TCA_ERR_RANGE: the question alone
+ * does not fit; TCA_ERR_INVALID: a bad parameter; TCA_ERR_NO_MEMORY. Borrows `document`. */
+enum tca_status question_create(const struct question_params *params, struct document *document,
+                                int64_t max_positions, struct question **question_out,
+                                struct tca_error *error);
+void question_destroy(struct question *question);
+enum tca_status question_receive(struct question *question, const int32_t *ids, int64_t count,
+                                 int vocab, struct tca_error *error);
+struct batch_sequence question_sequence(const struct question *question);
+bool question_is_end_token(const struct question *question, int32_t id);
+/* Append a token of the answer; true when the answer is as long as it may get. */
+bool question_answer(struct question *question, int32_t id);
+
+#endif

@@ -1,0 +1,382 @@
+#include "worker/model_shard.h"
+
+#include "base/log.h"
+#include "model/weight_files.h"
+#include "worker/forward.h"
+#include "worker/kv_cache.h"
+#include "worker/weights.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LOGIT_ROWS_LEAST = 16, PREFILL_ITEMS = 64 /* sequences beside the decoding ones */ };
+
+struct sequence {
+    bool is_open;
+    struct kv_range kv; /* empty when the open found no memory */
+    int64_t rows;
+    int32_t base_slot; /* or STEP_SLOT_NONE */
+};
+
+struct model_shard {
+    struct device device;
+    struct comm_group *group;
+    struct model_config config;
+    struct model_shard_facts facts;
+    struct step_limits limits;
+    struct weights *weights;
+    struct kv_cache kv;
+    struct forward *forward;
+    struct logits *logits;
+    int logit_rows;
+    struct sequence *sequence; /* owned [sequences] */
+    int sequences;
+    struct forward_item *items; /* owned [limits.items] */
+    int32_t *wanted_token;      /* owned [limits.tokens]: tokens whose logits rank 0 wants */
+    int32_t *wanted_item;       /* owned [limits.tokens] */
+};
+
+static enum tca_status load_weights(struct model_shard *shard,
+                                    const struct model_shard_options *options,
+                                    struct tca_error *error)
+{
+    struct weight_files *files = NULL;
+    enum tca_status status;
+
+    snprintf(shard->facts.fingerprint, sizeof(shard->facts.fingerprint), "dummy");
+    if (!options->has_dummy_weights) {
+        TCA_TRY(weight_files_open(options->model_folder, &files, error));
+        weight_files_fingerprint(files, shard->facts.fingerprint);
+    }
+    status = weights_create(&shard->device, &shard->config, &shard->facts.shard, files,
+                            &shard->weights, error);
+    weight_files_close(files);
+    if (status == TCA_OK)
+        shard->facts.weight_bytes = shard->weights->bytes;
+    return status;
+}
+
+/* After weights and workspace: what is left is for keys and values. */
+static enum tca_status reserve_kv(struct model_shard *shard,
+                                  const struct model_shard_options *options,
+                                  struct tca_error *error)
+{
+    struct kv_shape shape = {.layers = shard->config.layers,
+                             .kv_heads = shard->facts.shard.kv_heads,
+                             .head_dim = shard->config.head_dim};
+    size_t budget_bytes = options->kv_memory_bytes;
+    size_t free_bytes;
+
+    TCA_TRY(shard->device.backend->memory(shard->device.index, &shard->facts.memory_bytes,
+                                          &free_bytes));
+    if (budget_bytes == 0)
+        budget_bytes = free_bytes / 2 / (size_t)options->ranks_on_device;
+    kv_cache_init(&shard->kv, &shard->device, &shape, budget_bytes);
+    shard->facts.kv_bytes = budget_bytes;
+    shard->facts.kv_capacity_tokens = kv_cache_capacity(&shard->kv);
+    shard->facts.kv_bytes_per_token =
+        (int64_t)(kv_cache_range_bytes(&shape, KV_CACHE_GRANULE) / KV_CACHE_GRANULE);
+    if (shard->facts.kv_capacity_tokens == 0)
+        return tca_fail(error, TCA_ERR_NO_MEMORY,
+                        "KV memory: %zu bytes do not hold %d tokens of %lld bytes", budget_bytes,
+                        KV_CACHE_GRANULE, (long long)shard->facts.kv_bytes_per_token);
+    return TCA_OK;
+}
+
+static enum tca_status create_pass(struct model_shard *shard,
+                                   const struct model_shard_options *options,
+                                   struct tca_error *error)
+{
+    struct forward_parts parts = {.device = shard->device,
+                                  .group = shard->group,
+                                  .config = &shard->config,
+                                  .shard = &shard->facts.shard,
+                                  .weights = shard->weights};
+    struct forward_limits limits = {.rows = shard->limits.tokens,
+                                    .items = shard->limits.items,
+                                    .logit_rows = shard->logit_rows};
+
+    shard->facts.workspace_bytes = forward_workspace_bytes(&parts, &limits);
+    TCA_TRY(forward_create(&parts, &limits, &shard->forward, error));
+    return logits_create(&shard->device, shard->group, &shard->config, shard->logit_rows,
+                         STEP_TOP_MAX, options->timeout_ms, &shard->logits, error);
+}
+
+static enum tca_status create_lists(struct model_shard *shard, struct tca_error *error)
+{
+    shard->items = calloc((size_t)shard->limits.items, sizeof(*shard->items));
+    shard->wanted_token = calloc((size_t)shard->limits.tokens, sizeof(*shard->wanted_token));
+    shard->wanted_item = calloc((size_t)shard->limits.tokens, sizeof(*shard->wanted_item));
+    if (shard->items == NULL || shard->wanted_token == NULL || shard->wanted_item == NULL)
+        return tca_fail(error, TCA_ERR_NO_MEMORY, "no memory for a step's lists");
+    return TCA_OK;
+}
+
+static enum tca_status create_parts(struct model_shard *shard,
+                                    const struct model_shard_options *options,
+                                    struct tca_error *error)
+{
+    enum tca_status status;
+
+    TCA_TRY(model_config_read(options->model_folder, &shard->config, error));
+    TCA_TRY(shard_plan_make(&shard->config, shard->group->rank, shard->group->ranks,
+                            &shard->facts.shard, error));
+    status =
+        options->backend->queue_create(options->device, options->threads, &shard->device.queue);
+    if (status != TCA_OK)
+        return tca_fail(error, status, "device %s %d: %s", options->backend->name, options->device,
+                        tca_status_text(status));
+    TCA_TRY(load_weights(shard, options, error));
+    TCA_TRY(create_lists(shard, error));
+    TCA_TRY(create_pass(shard, options, error));
+    return reserve_kv(shard, options, error);
+}
+
+enum tca_status model_shard_create(const struct model_shard_options *options,
+                                   struct comm_group *group, struct model_shard **shard_out,
+                                   struct tca_error *error)
+{
+    struct model_shard *shard = calloc(1, sizeof(*shard));
+    enum tca_status status;
+
+    if (shard == NULL)
+        return tca_fail(error, TCA_ERR_NO_MEMORY, "no memory for the model");
+    shard->device = (struct device){.backend = options->backend, .index = options->device};
+    shard->group = group;
+    shard->limits = (struct step_limits){.items = options->max_sequences + PREFILL_ITEMS,
+                                         .tokens = options->chunk_tokens + options->max_sequences};
+    shard->logit_rows =
+        options->max_sequences > LOGIT_ROWS_LEAST ? options->max_sequences : LOGIT_ROWS_LEAST;
+    status = create_parts(shard, options, error);
+    if (status != TCA_OK) {
+        model_shard_destroy(shard);
+        return status;
+    }
+    *shard_out = shard;
+    return TCA_OK;
+}
+
+void model_shard_destroy(struct model_shard *shard)
+{
+    if (shard == NULL)
+        return;
+    for (int slot = 0; slot < shard->sequences; slot++)
+        kv_cache_give_back(&shard->kv, &shard->sequence[slot].kv);
+    free(shard->sequence);
+    logits_destroy(shard->logits);
+    forward_destroy(shard->forward);
+    free(shard->items);
+    free(shard->wanted_token);
+    free(shard->wanted_item);
+    weights_destroy(shard->weights);
+    if (shard->device.queue != NULL)
+        shard->device.backend->queue_destroy(shard->device.queue);
+    free(shard);
+}
+
+const struct model_config *model_shard_config(const struct model_shard *shard)
+{
+    return &shard->config;
+}
+
+const struct model_shard_facts *model_shard_facts(const struct model_shard *shard)
+{
+    return &shard->facts;
+}
+
+struct step_limits model_shard_limits(const struct model_shard *shard)
+{
+    return shard->limits;
+}
+
+size_t model_shard_used_bytes(const struct model_shard *shard)
+{
+    return shard->kv.used_bytes;
+}
+
+static struct sequence *find_sequence(struct model_shard *shard, int32_t slot)
+{
+    if (slot < 0 || slot >= shard->sequences || !shard->sequence[slot].is_open)
+        return NULL;
+    return &shard->sequence[slot];
+}
+
+/* All ranks refuse the same plans, so a refusal here is a bug of rank 0, and ends the group. */
+static enum tca_status refuse(const struct model_shard *shard, const struct step_plan *plan,
+                              int32_t slot, const char *why)
+{
+    log_error("rank %d: step %llu: slot %d %s", shard->group->rank,
+              (unsigned long long)plan->number, slot, why);
+    return TCA_ERR_INVALID;
+}
+
+static enum tca_status close_sequences(struct model_shard *shard, const struct step_plan *plan)
+{
+    for (int i = 0; i < plan->closes; i++) {
+        struct sequence *sequence = find_sequence(shard, plan->close[i]);
+
+        if (sequence == NULL)
+            return refuse(shard, plan, plan->close[i], "is closed but was not open");
+        kv_cache_give_back(&shard->kv, &sequence->kv);
+        *sequence = (struct sequence){0};
+    }
+    return TCA_OK;
+}
+
+static enum tca_status grow_slots(struct model_shard *shard, int32_t slot)
+{
+    int grown = shard->sequences < 16 ? 16 : shard->sequences;
+    struct sequence *list;
+
+    if (slot < shard->sequences)
+        return TCA_OK;
+    while (grown <= slot)
+        grown *= 2;
+    list = realloc(shard->sequence, (size_t)grown * sizeof(*list));
+    if (list == NULL)
+        return TCA_ERR_NO_MEMORY;
+    memset(list + shard->sequences, 0, (size_t)(grown - shard->sequences) * sizeof(*list));
+    shard->sequence = list;
+    shard->sequences = grown;
+    return TCA_OK;
+}
+
+/* An open without memory keeps its slot, empty, until rank 0 closes it everywhere. */
+static enum tca_status open_sequences(struct model_shard *shard, const struct step_plan *plan,
+                                      uint64_t *failed_out)
+{
+    for (int i = 0; i < plan->opens; i++) {
+        const struct step_open *open = &plan->open[i];
+        struct sequence *sequence;
+
+        TCA_TRY(grow_slots(shard, open->slot));
+        sequence = &shard->sequence[open->slot];
+        if (sequence->is_open)
+            return refuse(shard, plan, open->slot, "is opened twice");
+        if (open->base_slot != STEP_SLOT_NONE && find_sequence(shard, open->base_slot) == NULL)
+            return refuse(shard, plan, open->slot, "is opened over a base that is not open");
+        *sequence = (struct sequence){.is_open = true, .base_slot = open->base_slot};
+        if (kv_cache_take(&shard->kv, open->capacity, &sequence->kv) != TCA_OK)
+            *failed_out |= (uint64_t)1 << i;
+    }
+    return TCA_OK;
+}
+
+/* Check the items against this rank's sequences and lay them out for the pass. */
+static enum tca_status place_items(struct model_shard *shard, const struct step_plan *plan)
+{
+    int32_t first = 0;
+
+    for (int i = 0; i < plan->items; i++) {
+        const struct step_item *item = &plan->item[i];
+        struct sequence *sequence = find_sequence(shard, item->slot);
+        struct sequence *base = NULL;
+
+        if (sequence == NULL)
+            return refuse(shard, plan, item->slot, "runs but is not open");
+        if (sequence->rows != item->own_rows ||
+            item->tokens > sequence->kv.capacity - sequence->rows)
+            return refuse(shard, plan, item->slot, "runs beyond its rows");
+        if (sequence->base_slot != STEP_SLOT_NONE) {
+            base = find_sequence(shard, sequence->base_slot);
+            if (base == NULL)
+                return refuse(shard, plan, item->slot, "runs over a base that is not open");
+        }
+        shard->items[i] = (struct forward_item){.first_row = first,
+                                                .rows = item->tokens,
+                                                .own = &sequence->kv,
+                                                .own_rows = sequence->rows,
+                                                .base = base == NULL ? NULL : &base->kv,
+                                                .base_rows = base == NULL ? 0 : base->rows};
+        sequence->rows += item->tokens;
+        first += item->tokens;
+    }
+    for (int i = 0; i < plan->tokens; i++)
+        if (plan->token[i] < 0 || plan->token[i] >= shard->config.vocab)
+            return refuse(shard, plan, plan->token[i], "is no token of the vocabulary");
+    return TCA_OK;
+}
+
+/* List the tokens whose logits rank 0 wants as candidates, or else as whole rows. */
+static int list_wanted(struct model_shard *shard, const struct step_plan *plan, bool is_top)
+{
+    int wanted = 0;
+    int first = 0;
+
+    for (int i = 0; i < plan->items; i++) {
+        const struct step_item *item = &plan->item[i];
+        int last = first + item->tokens - 1;
+        int from = item->logits == STEP_LOGITS_ALL ? first : last;
+
+        first += item->tokens;
+        if (item->logits == STEP_LOGITS_NONE || (item->logits == STEP_LOGITS_TOP) != is_top)
+            continue;
+        for (int token = from; token <= last; token++) {
+            shard->wanted_token[wanted] = token;
+            shard->wanted_item[wanted++] = i;
+        }
+    }
+    return wanted;
+}
+
+static enum tca_status tell_top_rows(struct model_shard *shard, const struct step_plan *plan,
+                                     model_shard_row_fn tell, void *context)
+{
+    int wanted = list_wanted(shard, plan, true);
+
+    for (int first = 0; first < wanted; first += shard->logit_rows) {
+        int rows = wanted - first < shard->logit_rows ? wanted - first : shard->logit_rows;
+        const float *part;
+
+        TCA_TRY(forward_logits(shard->forward, shard->wanted_token + first, rows, &part));
+        TCA_TRY(logits_gather_top(shard->logits, part, rows, plan->top_count));
+        for (int row = 0; row < rows && shard->group->rank == 0; row++) {
+            struct logits_row found = logits_top_row(shard->logits, row);
+
+            tell(context, shard->wanted_token[first + row], shard->wanted_item[first + row],
+                 &found);
+        }
+    }
+    return TCA_OK;
+}
+
+static enum tca_status tell_full_rows(struct model_shard *shard, const struct step_plan *plan,
+                                      model_shard_row_fn tell, void *context)
+{
+    int wanted = list_wanted(shard, plan, false);
+
+    for (int first = 0; first < wanted; first += shard->logit_rows) {
+        int rows = wanted - first < shard->logit_rows ? wanted - first : shard->logit_rows;
+        const float *part;
+
+        TCA_TRY(forward_logits(shard->forward, shard->wanted_token + first, rows, &part));
+        for (int row = 0; row < rows; row++) {
+            struct logits_row found;
+
+            TCA_TRY(logits_gather_full(shard->logits,
+                                       part + (int64_t)row * shard->facts.shard.vocab, &found));
+            if (shard->group->rank == 0)
+                tell(context, shard->wanted_token[first + row], shard->wanted_item[first + row],
+                     &found);
+        }
+    }
+    return TCA_OK;
+}
+
+enum tca_status model_shard_apply(struct model_shard *shard, const struct step_plan *plan,
+                                  model_shard_row_fn row, void *context,
+                                  struct step_answer *answer_out)
+{
+    *answer_out = (struct step_answer){.status = TCA_OK};
+    TCA_TRY(close_sequences(shard, plan));
+    TCA_TRY(open_sequences(shard, plan, &answer_out->failed_opens));
+    if (plan->items == 0)
+        return TCA_OK;
+    TCA_TRY(place_items(shard, plan));
+    TCA_TRY(forward_run(shard->forward, plan->token, plan->tokens, shard->items, plan->items));
+    TCA_TRY(tell_top_rows(shard, plan, row, context));
+    TCA_TRY(tell_full_rows(shard, plan, row, context));
+    /* Work may still be under way; its failure belongs to this step. */
+    return shard->device.backend->queue_wait(shard->device.queue);
+}

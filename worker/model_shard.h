@@ -1,0 +1,75 @@
+/* One rank's part of a model, ready to run steps: weights, KV memory, workspace, and the
+ * sequences that live in its slots. Every rank of a group has one; they stay in agreement because
+ * they apply the same plans (lockstep.h). Owned by the rank's thread. */
+#ifndef WORKER_MODEL_SHARD_H
+#define WORKER_MODEL_SHARD_H
+
+#include "base/error.h"
+#include "comm/group.h"
+#include "model/model_config.h"
+#include "model/shard_plan.h"
+#include "worker/logits.h"
+#include "worker/step_plan.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct model_shard;
+
+struct model_shard_options {
+    const char *model_folder;
+    const struct kernel_backend *backend;
+    int device;
+    int threads;            /* at least 1 */
+    int ranks_on_device;    /* that share the device's memory: for the default budget */
+    size_t kv_memory_bytes; /* 0: half of what is free after the weights, shared */
+    int chunk_tokens;       /* prefill tokens of one step */
+    int max_sequences;      /* decoding questions of one step */
+    bool has_dummy_weights; /* config.json only; pseudo-random weights */
+    int timeout_ms;         /* of every wait for a peer */
+};
+
+struct model_shard_facts {
+    struct shard shard;
+    size_t memory_bytes; /* of the device */
+    size_t weight_bytes;
+    size_t workspace_bytes;
+    size_t kv_bytes;            /* budget */
+    int64_t kv_capacity_tokens; /* of one sequence with the whole budget */
+    int64_t kv_bytes_per_token; /* of this rank */
+    char fingerprint[65];       /* hex; "dummy" for dummy weights */
+};
+
+/* What a rank answers to a plan. */
+struct step_answer {
+    int32_t status;        /* enum tca_status; a failure ends the group */
+    uint32_t reserved;     /* 0 */
+    uint64_t failed_opens; /* bit i: the plan's open i found no memory here; close the slot */
+};
+
+/* Rank 0 only: one wanted row of logits; token: index of its token in the plan. */
+typedef void (*model_shard_row_fn)(void *context, int token, int item,
+                                   const struct logits_row *row);
+
+/* Load this rank's part; borrows group. On failure nothing is kept, and the other ranks know
+ * nothing of it: the caller tells them. */
+enum tca_status model_shard_create(const struct model_shard_options *options,
+                                   struct comm_group *group, struct model_shard **shard_out,
+                                   struct tca_error *error);
+void model_shard_destroy(struct model_shard *shard); /* NULL is a no-op */
+
+const struct model_config *model_shard_config(const struct model_shard *shard);
+const struct model_shard_facts *model_shard_facts(const struct model_shard *shard);
+struct step_limits model_shard_limits(const struct model_shard *shard);
+/* KV memory in use now. */
+size_t model_shard_used_bytes(const struct model_shard *shard);
+
+/* Apply a plan: collective. `row` (with rank 0; may be NULL when no logits are wanted) is called
+ * for every wanted row in the order of tokens, candidates before whole rows. TCA_OK with
+ * failed_opens set is agreed upon by the caller; any other status ends the group. */
+enum tca_status model_shard_apply(struct model_shard *shard, const struct step_plan *plan,
+                                  model_shard_row_fn row, void *context,
+                                  struct step_answer *answer_out);
+
+#endif
