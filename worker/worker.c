@@ -1,0 +1,327 @@
+#include "worker/worker.h"
+
+#include "base/log.h"
+#include "worker/control_link.h"
+#include "worker/engine.h"
+#include "worker/lockstep.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    LOAD_TIMEOUT_MS = 30 * 60 * 1000, /* ranks read their weights at their own pace */
+    WELCOME_WAIT_MS = 90 * 1000,      /* rank 0's handshake, beyond its connecting */
+    IDLE_STEP_MS = 1000,              /* rank 0 hears of every rank at least so often */
+    MESSAGES_PER_STEP = 64,
+};
+
+struct worker {
+    struct comm_group *group;
+    const struct worker_options *options;
+    struct group_settings settings;
+    char (*hosts)[CONTROL_HOST_BYTES]; /* owned [ranks] */
+    struct model_shard *shard;
+    struct lockstep *lockstep;
+    struct rank_report report;
+    struct rank_report *reports;  /* owned [ranks]; filled on rank 0 */
+    struct control_link *link;    /* rank 0 */
+    struct engine *engine;        /* rank 0 */
+    struct bytes message;         /* rank 0: scratch */
+    enum tca_status event_status; /* rank 0: of handing events to the link */
+};
+
+/* Every rank learns every rank's host. */
+static enum tca_status share_hosts(struct worker *worker)
+{
+    struct comm_group *group = worker->group;
+    size_t all = (size_t)group->ranks * sizeof(*worker->hosts);
+    int timeout_ms = worker->options->step_timeout_ms;
+
+    worker->hosts = calloc((size_t)group->ranks, sizeof(*worker->hosts));
+    worker->reports = calloc((size_t)group->ranks, sizeof(*worker->reports));
+    if (worker->hosts == NULL || worker->reports == NULL)
+        return TCA_ERR_NO_MEMORY;
+    gethostname(worker->report.host, sizeof(worker->report.host) - 1);
+    TCA_TRY(group->ops->gather(group, group->rank == 0 ? worker->hosts : NULL, worker->report.host,
+                               sizeof(worker->report.host), 0, timeout_ms));
+    return group->ops->broadcast(group, worker->hosts, all, 0, timeout_ms);
+}
+
+static int ranks_on_this_host(const struct worker *worker)
+{
+    int ranks = 0;
+
+    for (int rank = 0; rank < worker->group->ranks; rank++)
+        ranks += strcmp(worker->hosts[rank], worker->report.host) == 0;
+    return ranks;
+}
+
+static int usable_cores(void)
+{
+    cpu_set_t cores;
+
+    if (sched_getaffinity(0, sizeof(cores), &cores) != 0)
+        return 1;
+    return CPU_COUNT(&cores);
+}
+
+/* Rank 0 attaches; every rank gets the settings, or learns that there are none. */
+static enum tca_status share_settings(struct worker *worker)
+{
+    const struct worker_options *options = worker->options;
+    struct comm_group *group = worker->group;
+    struct control_link_options link = {.coordinator = options->coordinator,
+                                        .secret = options->secret,
+                                        .version = options->version,
+                                        .ranks = group->ranks,
+                                        .connect_timeout_ms = options->connect_timeout_ms};
+    struct tca_error error;
+    enum tca_status status = TCA_OK;
+
+    if (group->rank == 0) {
+        status = control_link_open(&link, &worker->link, &worker->settings, &error);
+        worker->settings.is_refused = status != TCA_OK;
+        if (status != TCA_OK)
+            log_error("%s", error.text);
+    }
+    TCA_TRY(group->ops->broadcast(group, &worker->settings, sizeof(worker->settings), 0,
+                                  options->connect_timeout_ms + WELCOME_WAIT_MS));
+    if (status == TCA_OK && worker->settings.is_refused)
+        return TCA_ERR_ABORTED;
+    return status;
+}
+
+static const struct kernel_backend *choose_backend(const struct worker *worker)
+{
+    switch ((enum control_device)worker->settings.device) {
+    case CONTROL_DEVICE_AUTO:
+        return kernel_backend_cuda() != NULL ? kernel_backend_cuda() : kernel_backend_cpu();
+    case CONTROL_DEVICE_CPU:
+        return kernel_backend_cpu();
+    case CONTROL_DEVICE_CUDA:
+        return kernel_backend_cuda();
+    }
+    return NULL;
+}
+
+static enum tca_status load(struct worker *worker, struct tca_error *error)
+{
+    int on_host = ranks_on_this_host(worker);
+    int threads = worker->settings.threads;
+    struct model_shard_options options = {
+        .model_folder = worker->settings.model_folder,
+        .backend = choose_backend(worker),
+        .ranks_on_device = on_host,
+        .kv_memory_bytes = (size_t)worker->settings.kv_memory_bytes,
+        .chunk_tokens = worker->settings.chunk_tokens,
+        .max_sequences = worker->settings.max_sequences,
+        .has_dummy_weights = worker->settings.has_dummy_weights != 0,
+        .timeout_ms = worker->options->step_timeout_ms};
+
+    if (options.backend == NULL)
+        return tca_fail(error, TCA_ERR_DEVICE, "device cuda: none is usable here");
+    if (threads == 0)
+        threads = usable_cores() / on_host;
+    options.threads = threads < 1 ? 1 : threads;
+    snprintf(worker->report.device, sizeof(worker->report.device), "%s, %d thread%s",
+             options.backend->name, options.threads, options.threads == 1 ? "" : "s");
+    TCA_TRY(model_shard_create(&options, worker->group, &worker->shard, error));
+    worker->report.facts = *model_shard_facts(worker->shard);
+    if (lockstep_create(worker->group, worker->shard, worker->options->step_timeout_ms,
+                        &worker->lockstep) != TCA_OK)
+        return tca_fail(error, TCA_ERR_NO_MEMORY, "no memory for the step plan");
+    log_info("rank %d: %s on %s, %zu bytes of weights, %zu of workspace, %zu for KV: %lld tokens",
+             worker->group->rank, worker->report.device, worker->report.host,
+             worker->report.facts.weight_bytes, worker->report.facts.workspace_bytes,
+             worker->report.facts.kv_bytes, (long long)worker->report.facts.kv_capacity_tokens);
+    return TCA_OK;
+}
+
+/* Tell the coordinator why the group ends; it may be gone itself. */
+static void send_failure(struct worker *worker, const char *text)
+{
+    if (worker->link != NULL && control_pack_failure(text, &worker->message) == TCA_OK)
+        control_link_send(worker->link, &worker->message);
+}
+
+/* Rank 0: the first rank that could not load is the group's failure. */
+static void send_load_failure(struct worker *worker)
+{
+    char text[TCA_ERROR_TEXT_BYTES + 32];
+
+    for (int rank = 0; rank < worker->group->ranks; rank++) {
+        if (worker->reports[rank].status == TCA_OK)
+            continue;
+        snprintf(text, sizeof(text), "rank %d: %s", rank, worker->reports[rank].message);
+        send_failure(worker, text);
+        return;
+    }
+}
+
+/* Load everywhere; all ranks leave with a failure when one cannot. */
+static enum tca_status load_together(struct worker *worker)
+{
+    struct comm_group *group = worker->group;
+    struct tca_error error = {.text = ""};
+    enum tca_status status = load(worker, &error);
+
+    worker->report.status = status;
+    memcpy(worker->report.message, error.text, sizeof(error.text));
+    if (status != TCA_OK)
+        log_error("rank %d: %s", group->rank, error.text);
+    TCA_TRY(group->ops->gather(group, group->rank == 0 ? worker->reports : NULL, &worker->report,
+                               sizeof(worker->report), 0, LOAD_TIMEOUT_MS));
+    status = lockstep_agree(group, status, LOAD_TIMEOUT_MS);
+    if (status != TCA_OK && group->rank == 0)
+        send_load_failure(worker);
+    return status;
+}
+
+static void hand_on_event(void *context, const struct engine_event *event)
+{
+    struct worker *worker = context;
+
+    if (worker->event_status == TCA_OK)
+        worker->event_status = control_pack_event(event, &worker->message);
+    if (worker->event_status == TCA_OK)
+        worker->event_status = control_link_send(worker->link, &worker->message);
+}
+
+static enum tca_status begin_leading(struct worker *worker)
+{
+    const struct model_config *config = model_shard_config(worker->shard);
+    struct engine_options options = {.chunk_tokens = worker->settings.chunk_tokens,
+                                     .max_sequences = worker->settings.max_sequences,
+                                     .max_positions = config->max_positions};
+
+    if (worker->settings.max_positions != 0 &&
+        worker->settings.max_positions < options.max_positions)
+        options.max_positions = worker->settings.max_positions;
+    TCA_TRY(engine_create(&options, worker->lockstep, worker->shard, hand_on_event, worker,
+                          &worker->engine));
+    TCA_TRY(control_pack_ready(worker->reports, worker->group->ranks, &worker->message));
+    TCA_TRY(control_link_send(worker->link, &worker->message));
+    control_link_answered(worker->link, 0);
+    return TCA_OK;
+}
+
+/* Hand the engine what has arrived; waits for the first message when there is nothing to run. */
+static enum tca_status take_messages(struct worker *worker, bool is_busy, bool *is_stop_out)
+{
+    struct bytes message = {0};
+    struct tca_error error;
+    enum tca_status status = TCA_OK;
+
+    *is_stop_out = false;
+    for (int i = 0; i < MESSAGES_PER_STEP && status == TCA_OK && !*is_stop_out; i++) {
+        status =
+            control_link_receive(worker->link, i == 0 && !is_busy ? IDLE_STEP_MS : 0, &message);
+        if (status == TCA_ERR_NOT_FOUND)
+            log_error("the coordinator is gone");
+        if (status != TCA_OK)
+            continue;
+        status = control_apply(&message, worker->engine, is_stop_out, &error);
+        if (status != TCA_OK) {
+            log_error("%s", error.text);
+            send_failure(worker, error.text);
+        }
+    }
+    bytes_free(&message);
+    return status == TCA_ERR_DEADLINE ? TCA_OK : status;
+}
+
+/* Steps until Stop, or until the coordinator or a rank is lost. *is_in_step_out: the ranks still
+ * take plans. */
+static enum tca_status lead_steps(struct worker *worker, bool *is_in_step_out)
+{
+    bool is_busy = false;
+    bool is_stop = false;
+    uint64_t steps = 0;
+
+    *is_in_step_out = true;
+    while (true) {
+        struct comm_group *group = worker->group;
+        enum tca_status status;
+
+        TCA_TRY(take_messages(worker, is_busy, &is_stop));
+        if (is_stop)
+            return TCA_OK;
+        status = group->ops->poll_error(group);
+        if (status == TCA_OK)
+            status = engine_step(worker->engine, &is_busy);
+        if (status != TCA_OK) {
+            *is_in_step_out = false;
+            return status;
+        }
+        control_link_answered(worker->link, ++steps);
+        TCA_TRY(worker->event_status);
+    }
+}
+
+/* Rank 0: lead, then let the others go. */
+static enum tca_status lead(struct worker *worker, bool *is_in_step_out)
+{
+    enum tca_status status = begin_leading(worker);
+    enum tca_status ended;
+
+    if (status == TCA_OK)
+        status = lead_steps(worker, is_in_step_out);
+    if (worker->engine == NULL || !*is_in_step_out) {
+        char text[64];
+
+        *is_in_step_out = false;
+        snprintf(text, sizeof(text), "a step failed: %s", tca_status_text(status));
+        send_failure(worker, text);
+        return status;
+    }
+    ended = engine_end(worker->engine, status == TCA_OK ? STEP_END_STOP : STEP_END_FAILURE);
+    *is_in_step_out = ended == TCA_OK;
+    return status == TCA_OK ? ended : status;
+}
+
+static void release(struct worker *worker)
+{
+    engine_destroy(worker->engine);
+    control_link_close(worker->link);
+    lockstep_destroy(worker->lockstep);
+    model_shard_destroy(worker->shard);
+    bytes_free(&worker->message);
+    free(worker->reports);
+    free(worker->hosts);
+}
+
+/* *is_in_step_out: all ranks have ended in agreement, whatever the status. */
+static enum tca_status run(struct worker *worker, bool *is_in_step_out)
+{
+    enum tca_status status;
+
+    *is_in_step_out = false;
+    TCA_TRY(share_hosts(worker));
+    status = share_settings(worker);
+    *is_in_step_out = status != TCA_ERR_COMM;
+    TCA_TRY(status);
+    status = load_together(worker);
+    *is_in_step_out = status != TCA_ERR_COMM;
+    TCA_TRY(status);
+    if (worker->group->rank == 0)
+        return lead(worker, is_in_step_out);
+    status = lockstep_follow(worker->lockstep);
+    *is_in_step_out = status == TCA_OK || status == TCA_ERR_ABORTED;
+    return status;
+}
+
+enum tca_status worker_run(struct comm_group *group, const struct worker_options *options)
+{
+    struct worker worker = {.group = group, .options = options};
+    bool is_in_step;
+    enum tca_status status = run(&worker, &is_in_step);
+
+    /* The link goes first: its last words must be out before an abort ends this process. */
+    release(&worker);
+    if (!is_in_step)
+        group->ops->abort(group);
+    return status;
+}
