@@ -14,6 +14,16 @@
 
 enum { MODEL_END_TOKENS_MAX = 16, MODEL_HEAD_DIM_MAX = 256 };
 
+/* The largest model that is read; products of two of these fit 64 bits with room to spare. */
+enum {
+    MODEL_HIDDEN_MAX = 1 << 17,
+    MODEL_LAYERS_MAX = 1 << 10,
+    MODEL_HEADS_MAX = 1 << 10,
+    MODEL_FFN_MAX = 1 << 20,
+    MODEL_VOCAB_MAX = 1 << 22,
+    MODEL_POSITIONS_MAX = 1 << 27
+};
+
 enum rope_type { ROPE_DEFAULT, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN };
 
 struct rope_config {
@@ -22,9 +32,10 @@ struct rope_config {
     double factor;               /* linear, llama3, yarn */
     double low_freq_factor;      /* llama3 */
     double high_freq_factor;     /* llama3 */
-    int original_max_positions;  /* llama3, yarn */
+    int original_max_positions;  /* llama3, yarn; 0: max_positions */
     double beta_fast, beta_slow; /* yarn */
     double attention_factor;     /* yarn; 0: 0.1 ln(factor) + 1 */
+    bool keeps_fractions;        /* yarn: `truncate` is false, the bounds are not rounded */
 };
 
 struct model_config {
@@ -33,7 +44,7 @@ struct model_config {
     int layers;
     int q_heads;
     int kv_heads;
-    int head_dim;
+    int head_dim; /* a multiple of 8 */
     int ffn;
     int vocab;
     int max_positions;

@@ -14,7 +14,7 @@ struct shard {
 
 /* The part of `rank` of `ranks`. Whole KV-head groups, the first ranks get one more: 4 heads on
  * 3 ranks is 2 + 1 + 1. A remainder that is no multiple of 16 goes to the last rank.
- * TCA_ERR_UNSUPPORTED: more ranks than KV heads. */
+ * TCA_ERR_UNSUPPORTED: more ranks than KV heads, or FFN or vocabulary too small to share. */
 enum tca_status shard_plan_make(const struct model_config *config, int rank, int ranks,
                                 struct shard *shard_out, struct tca_error *error);
 
