@@ -50,9 +50,6 @@ struct rpc_call {
     size_t header_count;
     struct rpc_event closed_event, read_event, write_event;
     atomic_int references;
-    /* In flight. Its changes also order what one thread prepares before an operation with what the
-     * poller does after it, whatever C-core uses in between. */
-    atomic_int operations;
     atomic_bool is_over;
     atomic_size_t pending_messages;
     _Atomic(void *) user;
@@ -60,6 +57,7 @@ struct rpc_call {
     pthread_mutex_t mutex; /* guards the rest */
     grpc_call *handle;     /* until the last operation has ended */
     int cancelled;         /* written by C-core */
+    int operations;        /* in flight */
 
     grpc_byte_buffer *incoming; /* written by C-core while is_reading */
     grpc_byte_buffer *request;  /* a unary method's message, until the end of stream proves it */
@@ -90,11 +88,12 @@ static bool call_begin(struct rpc_call *call, const grpc_op *ops, size_t count,
 {
     grpc_call_error refused;
 
-    atomic_fetch_add(&call->operations, 1);
+    call->operations++;
+    atomic_store(&event->is_armed, true);
     refused = grpc_call_start_batch(call->handle, ops, count, event, NULL);
     if (refused == GRPC_CALL_OK)
         return true;
-    atomic_fetch_sub(&call->operations, 1);
+    call->operations--;
     log_error("grpc refuses an operation: %s", grpc_call_error_to_string(refused));
     grpc_call_cancel(call->handle, NULL);
     return false;
@@ -258,8 +257,8 @@ static void call_dispatch(struct rpc_call *call)
             continue;
         call->is_dispatching = false;
     }
-    has_ended = call->is_closed && !call->is_dispatching && call->handle != NULL &&
-                atomic_load(&call->operations) == 0;
+    has_ended =
+        call->is_closed && !call->is_dispatching && call->handle != NULL && call->operations == 0;
     if (has_ended) {
         struct rpc_server *server = call->server;
 
@@ -301,9 +300,8 @@ static void read_done(void *owner, bool ok)
 {
     struct rpc_call *call = owner;
 
-    atomic_load(&call->operations);
     pthread_mutex_lock(&call->mutex);
-    atomic_fetch_sub(&call->operations, 1);
+    call->operations--;
     call->is_reading = false;
     if (!ok || atomic_load(&call->is_over)) {
         grpc_byte_buffer_destroy(call->incoming);
@@ -323,9 +321,8 @@ static void write_done(void *owner, bool ok)
 {
     struct rpc_call *call = owner;
 
-    atomic_load(&call->operations);
     pthread_mutex_lock(&call->mutex);
-    atomic_fetch_sub(&call->operations, 1);
+    call->operations--;
     call->is_writing = false;
     if (call->first != NULL)
         outgoing_pop(call);
@@ -339,9 +336,8 @@ static void closed_done(void *owner, bool ok)
     struct rpc_call *call = owner;
 
     (void)ok;
-    atomic_load(&call->operations);
     pthread_mutex_lock(&call->mutex);
-    atomic_fetch_sub(&call->operations, 1);
+    call->operations--;
     call->has_closed = true;
     atomic_store(&call->is_over, true);
     call_dispatch(call);
@@ -394,9 +390,9 @@ enum tca_status rpc_call_start(struct rpc_server *server, const struct rpc_metho
     call->handle = handle;
     call->peer = grpc_call_get_peer(handle);
     call->deadline_ms = rpc_core_monotonic_ms(details->deadline);
-    call->closed_event = (struct rpc_event){.done = closed_done, .owner = call};
-    call->read_event = (struct rpc_event){.done = read_done, .owner = call};
-    call->write_event = (struct rpc_event){.done = write_done, .owner = call};
+    rpc_event_init(&call->closed_event, closed_done, call);
+    rpc_event_init(&call->read_event, read_done, call);
+    rpc_event_init(&call->write_event, write_done, call);
     atomic_init(&call->references, 1);
     pthread_mutex_init(&call->mutex, NULL);
 

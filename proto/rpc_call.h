@@ -7,11 +7,22 @@
 
 #include <grpc/grpc.h>
 
-/* What a completion queue hands back: who it is for. */
+#include <stdatomic.h>
+
+/* What a completion queue hands back: who it is for. Armed right before its operation is started;
+ * that orders what was prepared with what the poller does, whatever C-core uses in between. */
 struct rpc_event {
+    atomic_bool is_armed;
     void (*done)(void *owner, bool ok);
     void *owner;
 };
+
+static inline void rpc_event_init(struct rpc_event *event, void (*done)(void *owner, bool ok),
+                                  void *owner)
+{
+    event->done = done;
+    event->owner = owner;
+}
 
 /* Take over a call that the server accepted: reads its first message and runs its method's
  * callbacks; `method` NULL ends it UNIMPLEMENTED. On TCA_OK it takes `handle`, and calls

@@ -46,6 +46,7 @@ static void accept_next(struct accept *accept)
     grpc_call_details_init(&accept->details);
     grpc_metadata_array_init(&accept->headers);
     accept->call = NULL;
+    atomic_store(&accept->event.is_armed, true);
     refused =
         grpc_server_request_call(server->handle, &accept->call, &accept->details, &accept->headers,
                                  server->queue, server->queue, &accept->event);
@@ -119,7 +120,8 @@ static void *poll_queue(void *argument)
 
         if (event.type == GRPC_QUEUE_SHUTDOWN)
             return NULL;
-        const struct rpc_event *target = event.tag;
+        struct rpc_event *target = event.tag;
+        atomic_exchange(&target->is_armed, false);
         target->done(target->owner, event.success != 0);
     }
 }
@@ -140,7 +142,7 @@ static enum tca_status server_allocate(int threads, struct rpc_server **server_o
         return TCA_ERR_NO_MEMORY;
     }
     server->threads = threads;
-    server->down = (struct rpc_event){.done = down_done, .owner = server};
+    rpc_event_init(&server->down, down_done, server);
     pthread_mutex_init(&server->mutex, NULL);
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -176,6 +178,7 @@ void rpc_server_stop(struct rpc_server *server, int64_t grace_ms)
 {
     if (server == NULL)
         return;
+    atomic_store(&server->down.is_armed, true);
     grpc_server_shutdown_and_notify(server->handle, server->queue, &server->down);
     if (server->pollers_running > 0) {
         server_wait(server, clock_monotonic_ms() + grace_ms);
@@ -204,7 +207,7 @@ static enum tca_status server_run(struct rpc_server *server, struct tca_error *e
         struct accept *accept = &server->accepts[i];
 
         accept->server = server;
-        accept->event = (struct rpc_event){.done = accept_done, .owner = accept};
+        rpc_event_init(&accept->event, accept_done, accept);
         accept_next(accept);
     }
     pthread_mutex_unlock(&server->mutex);
