@@ -1,0 +1,128 @@
+#include "bench/group_run.h"
+
+#include "base/log.h"
+#include "comm/local/comm_local.h"
+#include "comm/mpi/comm_mpi.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+
+enum { STEP_TIMEOUT_MS = 10 * 60 * 1000, RANKS_MAX = 256 };
+
+/* One rank and what it needs, for its thread. */
+struct rank {
+    struct comm_group *group;
+    const struct group_run_options *options;
+    group_run_lead_fn lead;
+    void *context;
+    enum tca_status status; /* out */
+};
+
+static int usable_cores(void)
+{
+    cpu_set_t cores;
+
+    if (sched_getaffinity(0, sizeof(cores), &cores) != 0)
+        return 1;
+    return CPU_COUNT(&cores);
+}
+
+static enum tca_status end_group(struct lockstep *lockstep, struct step_limits limits,
+                                 enum tca_status status)
+{
+    struct step_plan plan;
+    uint64_t failed_opens;
+    enum tca_status ended;
+
+    TCA_TRY(step_plan_init(&plan, &limits));
+    plan.end = status == TCA_OK ? STEP_END_STOP : STEP_END_FAILURE;
+    ended = lockstep_lead(lockstep, &plan, NULL, NULL, &failed_opens);
+    step_plan_deinit(&plan);
+    return status == TCA_OK ? ended : status;
+}
+
+static enum tca_status run_rank(const struct rank *rank)
+{
+    const struct group_run_options *options = rank->options;
+    int threads = options->threads == 0 ? usable_cores() / rank->group->ranks : options->threads;
+    struct model_shard_options shard = {.model_folder = options->model_folder,
+                                        .backend = kernel_backend_cpu(),
+                                        .threads = threads < 1 ? 1 : threads,
+                                        .ranks_on_device = rank->group->ranks,
+                                        .kv_memory_bytes = (size_t)options->kv_memory_bytes,
+                                        .chunk_tokens = options->chunk_tokens,
+                                        .max_sequences = options->max_sequences,
+                                        .has_dummy_weights = options->has_dummy_weights,
+                                        .timeout_ms = STEP_TIMEOUT_MS};
+    struct group_run run = {.ranks = rank->group->ranks, .threads = shard.threads};
+    struct tca_error error;
+    enum tca_status status = model_shard_create(&shard, rank->group, &run.shard, &error);
+
+    if (status != TCA_OK)
+        log_error("rank %d: %s", rank->group->rank, error.text);
+    else
+        status = lockstep_create(rank->group, run.shard, STEP_TIMEOUT_MS, &run.lockstep);
+    status = lockstep_agree(rank->group, status, STEP_TIMEOUT_MS);
+    if (status == TCA_OK && rank->group->rank == 0) {
+        status = rank->lead(rank->context, &run);
+        status = end_group(run.lockstep, model_shard_limits(run.shard), status);
+    } else if (status == TCA_OK) {
+        status = lockstep_follow(run.lockstep);
+    }
+    lockstep_destroy(run.lockstep);
+    model_shard_destroy(run.shard);
+    return status;
+}
+
+static void *run_thread(void *argument)
+{
+    struct rank *rank = argument;
+
+    rank->status = run_rank(rank);
+    if (rank->status != TCA_OK)
+        rank->group->ops->abort(rank->group);
+    rank->group->ops->destroy(rank->group);
+    return NULL;
+}
+
+/* Every rank but 0 in a thread of its own. */
+static enum tca_status run_local(const struct group_run_options *options, struct rank *ranks)
+{
+    struct comm_group *groups[RANKS_MAX];
+    pthread_t threads[RANKS_MAX];
+    int started = 1;
+
+    TCA_TRY(comm_local_create(kernel_backend_cpu(), options->local_ranks, STEP_TIMEOUT_MS, groups));
+    for (int i = 0; i < options->local_ranks; i++)
+        ranks[i].group = groups[i];
+    while (started < options->local_ranks &&
+           pthread_create(&threads[started], NULL, run_thread, &ranks[started]) == 0)
+        started++;
+    for (int i = started; i < options->local_ranks; i++) {
+        groups[i]->ops->abort(groups[i]);
+        groups[i]->ops->destroy(groups[i]);
+    }
+    run_thread(&ranks[0]);
+    for (int i = 1; i < started; i++)
+        pthread_join(threads[i], NULL);
+    return ranks[0].status;
+}
+
+enum tca_status group_run(const struct group_run_options *options, group_run_lead_fn lead,
+                          void *context)
+{
+    struct rank ranks[RANKS_MAX];
+    struct rank rank = {.options = options, .lead = lead, .context = context};
+
+    if (options->local_ranks > RANKS_MAX)
+        return TCA_ERR_INVALID;
+    if (options->local_ranks > 0) {
+        for (int i = 0; i < options->local_ranks; i++)
+            ranks[i] = rank;
+        return run_local(options, ranks);
+    }
+    TCA_TRY(comm_mpi_create(kernel_backend_cpu(), STEP_TIMEOUT_MS, &rank.group));
+    run_thread(&rank);
+    return rank.status;
+}

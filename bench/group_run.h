@@ -1,0 +1,40 @@
+/* Runs a model on a group of ranks without a coordinator, for measuring and evaluating: processes
+ * under mpirun, or threads of this process. The steps are those of tca-worker. */
+#ifndef BENCH_GROUP_RUN_H
+#define BENCH_GROUP_RUN_H
+
+#include "comm/group.h"
+#include "worker/engine.h"
+#include "worker/lockstep.h"
+#include "worker/model_shard.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct group_run_options {
+    const char *model_folder;
+    int local_ranks; /* threads of this process; 0: this process is one rank of an MPI world */
+    int threads;     /* of a rank, 0: the cores shared by all ranks */
+    int64_t kv_memory_bytes; /* of a rank, 0: by what is free */
+    int chunk_tokens;
+    int max_sequences;
+    bool has_dummy_weights;
+};
+
+/* What rank 0 works with; ranks and threads as they turned out. */
+struct group_run {
+    struct model_shard *shard;
+    struct lockstep *lockstep;
+    int ranks;
+    int threads;
+};
+
+/* Called on rank 0 only, which alone prints. */
+typedef enum tca_status (*group_run_lead_fn)(void *context, const struct group_run *run);
+
+/* Load the model on every rank, call `lead` on rank 0 while the others follow, end the group. Any
+ * failure was logged. */
+enum tca_status group_run(const struct group_run_options *options, group_run_lead_fn lead,
+                          void *context);
+
+#endif

@@ -1,0 +1,307 @@
+/* tca-bench: prefill and decode speed of a model on a group of ranks, through the engine and the
+ * forward pass of tca-worker. One line, or one JSON object with --json, for each prompt length;
+ * the median of the repetitions, after one run that does not count. */
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/settings.h"
+#include "bench/group_run.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { PROMPTS_MAX = 32, REPEAT_MAX = 101 };
+
+struct options {
+    char *model;
+    int64_t local_ranks;
+    int64_t threads;
+    char *prompt_tokens;
+    int64_t decode_tokens;
+    int64_t batch;
+    int64_t chunk;
+    int64_t repeat;
+    int64_t kv_memory;
+    bool dummy_weights;
+    bool json;
+};
+
+static const struct setting rows[] = {
+    {SETTING_FIELD(struct options, model), .name = "model", .metavar = "DIR",
+     .help = "Hugging Face folder of the model"},
+    {SETTING_FIELD(struct options, local_ranks), .name = "local-ranks", .metavar = "N",
+     .help = "ranks as threads of this process; 0: every process of mpirun is one rank",
+     .max = 256},
+    {SETTING_FIELD(struct options, threads), .name = "threads", .metavar = "N",
+     .help = "CPU threads of a rank; 0: the cores divided by the ranks", .max = 1024},
+    {SETTING_FIELD(struct options, prompt_tokens), .name = "prompt-tokens", .initial = "2048",
+     .metavar = "N[,N..]", .help = "document lengths to prefill"},
+    {SETTING_FIELD(struct options, decode_tokens), .name = "decode-tokens", .initial = "64",
+     .metavar = "N", .help = "tokens to decode after it", .min = 1, .max = 1 << 20},
+    {SETTING_FIELD(struct options, batch), .name = "batch", .initial = "1", .metavar = "N",
+     .help = "questions that decode together", .min = 1, .max = 1024},
+    {SETTING_FIELD(struct options, chunk), .name = "chunk", .initial = "1024", .metavar = "N",
+     .help = "prefill tokens of one step", .min = 1, .max = 1 << 20},
+    {SETTING_FIELD(struct options, repeat), .name = "repeat", .initial = "3", .metavar = "N",
+     .help = "runs that count", .min = 1, .max = REPEAT_MAX},
+    {SETTING_FIELD(struct options, kv_memory), .name = "kv-memory", .metavar = "BYTES",
+     .help = "KV memory of a rank; 0: half of what is free", .is_bytes = true},
+    {SETTING_FIELD(struct options, dummy_weights), .name = "dummy-weights",
+     .help = "read config.json only and make the weights up"},
+    {SETTING_FIELD(struct options, json), .name = "json", .help = "print JSON objects, one a line"},
+};
+
+static const struct settings_table table = {
+    .program = "tca-bench", .rows = rows, .count = sizeof(rows) / sizeof(*rows)};
+
+struct bench {
+    const struct options *options;
+    const struct group_run *run;
+    struct engine *engine;
+    int is_ready;     /* the document is */
+    int first_tokens; /* questions that have given their first */
+    int ended;        /* questions */
+    enum tca_status failed;
+};
+
+struct measurement {
+    double prefill_s;
+    double decode_s; /* of decode_tokens for every question of the batch */
+};
+
+static void watch(void *context, const struct engine_event *event)
+{
+    struct bench *bench = context;
+
+    switch (event->kind) {
+    case ENGINE_DOCUMENT_READY:
+        bench->is_ready = 1;
+        return;
+    case ENGINE_QUESTION_DONE:
+        bench->ended++;
+        if (event->end == QUESTION_FAILED)
+            bench->failed = event->status;
+        break;
+    case ENGINE_DOCUMENT_FAILED:
+        bench->failed = event->status;
+        break;
+    case ENGINE_QUESTION_PROGRESS: /* the whole question is one token */
+        bench->first_tokens++;
+        return;
+    case ENGINE_DOCUMENT_PROGRESS:
+    case ENGINE_DOCUMENT_CLOSED:
+    case ENGINE_QUESTION_TOKEN:
+        return;
+    }
+    if (bench->failed != TCA_OK)
+        log_error("%s", event->message);
+}
+
+static enum tca_status step_until(struct bench *bench, const int *counter, int value)
+{
+    bool is_busy = true;
+
+    while (*counter < value && bench->failed == TCA_OK) {
+        TCA_TRY(engine_step(bench->engine, &is_busy));
+        if (!is_busy && *counter < value)
+            return TCA_ERR_ABORTED;
+    }
+    return bench->failed;
+}
+
+/* Ids that walk through the vocabulary without a pattern a model could profit from. */
+static enum tca_status send_document(struct bench *bench, uint64_t key, int64_t tokens)
+{
+    int vocab = model_shard_config(bench->run->shard)->vocab;
+    int32_t *ids = malloc((size_t)tokens * sizeof(*ids));
+    uint64_t state = 1;
+
+    if (ids == NULL)
+        return TCA_ERR_NO_MEMORY;
+    for (int64_t i = 0; i < tokens; i++) {
+        state = state * 6364136223846793005U + 1442695040888963407U;
+        ids[i] = (int32_t)((state >> 33) % (uint64_t)vocab);
+    }
+    engine_open_document(bench->engine, key, tokens);
+    engine_receive_document(bench->engine, key, ids, tokens);
+    free(ids);
+    return TCA_OK;
+}
+
+static enum tca_status measure_decode(struct bench *bench, uint64_t document,
+                                      struct measurement *out)
+{
+    int batch = (int)bench->options->batch;
+    int64_t start_ns;
+
+    for (int i = 0; i < batch; i++) {
+        struct question_params params = {.key = (uint64_t)i + 1,
+                                         .document_key = document,
+                                         .tokens = 1,
+                                         .max_tokens = bench->options->decode_tokens + 1,
+                                         .sampling = {.top_p = 1.0, .repetition_penalty = 1.0}};
+        int32_t id = i % model_shard_config(bench->run->shard)->vocab;
+
+        engine_open_question(bench->engine, &params);
+        engine_receive_question(bench->engine, params.key, &id, 1);
+    }
+    TCA_TRY(step_until(bench, &bench->first_tokens, batch));
+    start_ns = clock_monotonic_ns();
+    TCA_TRY(step_until(bench, &bench->ended, batch));
+    out->decode_s = (double)(clock_monotonic_ns() - start_ns) * 1e-9;
+    return TCA_OK;
+}
+
+static enum tca_status measure(struct bench *bench, int64_t tokens, struct measurement *out)
+{
+    const struct model_config *config = model_shard_config(bench->run->shard);
+    struct engine_options options = {.chunk_tokens = (int)bench->options->chunk,
+                                     .max_sequences = (int)bench->options->batch,
+                                     .max_positions = config->max_positions};
+    const uint64_t key = 1;
+    bool is_busy = true;
+    int64_t start_ns;
+    enum tca_status status;
+
+    bench->is_ready = bench->first_tokens = bench->ended = 0;
+    TCA_TRY(engine_create(&options, bench->run->lockstep, bench->run->shard, watch, bench,
+                          &bench->engine));
+    status = send_document(bench, key, tokens);
+    start_ns = clock_monotonic_ns();
+    if (status == TCA_OK)
+        status = step_until(bench, &bench->is_ready, 1);
+    out->prefill_s = (double)(clock_monotonic_ns() - start_ns) * 1e-9;
+    if (status == TCA_OK)
+        status = measure_decode(bench, key, out);
+    /* The slots must be free again before another engine counts from the start. */
+    engine_close_document(bench->engine, key);
+    while (status == TCA_OK && is_busy)
+        status = engine_step(bench->engine, &is_busy);
+    engine_destroy(bench->engine);
+    return status;
+}
+
+static int compare_doubles(const void *left, const void *right)
+{
+    double a = *(const double *)left;
+    double b = *(const double *)right;
+
+    return (a > b) - (a < b);
+}
+
+static double median(double *values, int count)
+{
+    qsort(values, (size_t)count, sizeof(*values), compare_doubles);
+    return count % 2 != 0 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
+}
+
+static void print_result(const struct bench *bench, int64_t tokens, double prefill_s,
+                         double decode_s)
+{
+    const struct options *options = bench->options;
+    double prefill = (double)tokens / prefill_s;
+    double decode = (double)(options->batch * options->decode_tokens) / decode_s;
+
+    if (options->json)
+        printf("{\"model\":\"%s\",\"ranks\":%d,\"threads\":%d,\"chunk_tokens\":%lld,"
+               "\"prompt_tokens\":%lld,\"batch\":%lld,\"decode_tokens\":%lld,\"repeat\":%lld,"
+               "\"prefill_s\":%.6f,\"prefill_tokens_per_s\":%.2f,"
+               "\"decode_s\":%.6f,\"decode_tokens_per_s\":%.2f}\n",
+               options->model, bench->run->ranks, bench->run->threads, (long long)options->chunk,
+               (long long)tokens, (long long)options->batch, (long long)options->decode_tokens,
+               (long long)options->repeat, prefill_s, prefill, decode_s, decode);
+    else
+        printf("%d rank%s x %d thread%s  prefill %lld tokens: %.1f tokens/s (%.3f s)  decode %lld "
+               "x %lld tokens: %.1f tokens/s (%.2f ms a step)\n",
+               bench->run->ranks, bench->run->ranks == 1 ? "" : "s", bench->run->threads,
+               bench->run->threads == 1 ? "" : "s", (long long)tokens, prefill, prefill_s,
+               (long long)options->batch, (long long)options->decode_tokens, decode,
+               decode_s * 1e3 / (double)options->decode_tokens);
+    fflush(stdout);
+}
+
+static enum tca_status bench_length(struct bench *bench, int64_t tokens)
+{
+    double prefill_s[REPEAT_MAX];
+    double decode_s[REPEAT_MAX];
+    struct measurement measurement;
+    int repeat = (int)bench->options->repeat;
+
+    TCA_TRY(measure(bench, tokens, &measurement)); /* warm-up */
+    for (int i = 0; i < repeat; i++) {
+        TCA_TRY(measure(bench, tokens, &measurement));
+        prefill_s[i] = measurement.prefill_s;
+        decode_s[i] = measurement.decode_s;
+    }
+    print_result(bench, tokens, median(prefill_s, repeat), median(decode_s, repeat));
+    return TCA_OK;
+}
+
+/* "2048,8192"; returns how many, 0: not a list of positive numbers. */
+static int parse_lengths(const char *text, int64_t lengths_out[PROMPTS_MAX])
+{
+    int count = 0;
+
+    while (text != NULL && count < PROMPTS_MAX) {
+        char *end;
+        long long value = strtoll(text, &end, 10);
+
+        if (end == text || value < 1 || (*end != ',' && *end != '\0'))
+            return 0;
+        lengths_out[count++] = value;
+        if (*end == '\0')
+            return count;
+        text = end + 1;
+    }
+    return 0;
+}
+
+static enum tca_status lead(void *context, const struct group_run *run)
+{
+    struct bench *bench = context;
+    int64_t lengths[PROMPTS_MAX];
+    int count = parse_lengths(bench->options->prompt_tokens, lengths);
+
+    bench->run = run;
+    for (int i = 0; i < count; i++)
+        TCA_TRY(bench_length(bench, lengths[i]));
+    return TCA_OK;
+}
+
+static int bench_all(const struct options *options)
+{
+    struct group_run_options group = {.model_folder = options->model,
+                                      .local_ranks = (int)options->local_ranks,
+                                      .threads = (int)options->threads,
+                                      .kv_memory_bytes = options->kv_memory,
+                                      .chunk_tokens = (int)options->chunk,
+                                      .max_sequences = (int)options->batch,
+                                      .has_dummy_weights = options->dummy_weights};
+    struct bench bench = {.options = options};
+    int64_t lengths[PROMPTS_MAX];
+
+    if (options->model == NULL || parse_lengths(options->prompt_tokens, lengths) == 0) {
+        fprintf(stderr, "tca-bench: --model DIR and --prompt-tokens N[,N..] are needed\n");
+        return 2;
+    }
+    return group_run(&group, lead, &bench) == TCA_OK ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+int main(int argc, char **argv)
+{
+    struct settings_arguments arguments;
+    struct options options;
+    struct tca_error error;
+    int code = 0;
+
+    log_init("tca-bench", LOG_LEVEL_INFO);
+    if (settings_load(&table, argc, argv, &options, &arguments, &error) != TCA_OK) {
+        fprintf(stderr, "tca-bench: %s\n", error.text);
+        return 2;
+    }
+    if (arguments.help != SETTINGS_HELP_NONE)
+        settings_print_help(&table, arguments.help, stdout);
+    else
+        code = bench_all(&options);
+    settings_free(&table, &options, &arguments);
+    return code;
+}
