@@ -42,3 +42,16 @@ function(tca_test source)
     set_tests_properties(${name} PROPERTIES RESOURCE_LOCK gpu)
   endif()
 endfunction()
+
+# tca_python_test(NAME SCRIPT.py LABELS label.. [TIMEOUT s] [ARGUMENTS a..])
+# ARGUMENTS may hold generator expressions ($<TARGET_FILE:tca>). Exit code 77 = skipped.
+function(tca_python_test name script)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "LABELS;ARGUMENTS" ${ARGN})
+  add_test(NAME ${name} COMMAND ${PROJECT_SOURCE_DIR}/tests/support/python.sh
+                                ${CMAKE_CURRENT_SOURCE_DIR}/${script} ${ARG_ARGUMENTS})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 300)
+  endif()
+  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" SKIP_RETURN_CODE 77
+                       TIMEOUT ${ARG_TIMEOUT} ENVIRONMENT "TCA_SOURCE=${PROJECT_SOURCE_DIR}")
+endfunction()

@@ -48,7 +48,11 @@ for header in mpi.h grpc/grpc.h protobuf-c/protobuf-c.h cuda_runtime_api.h nccl.
 done
 echo '#include "mpi.h"' >worker/planted.c
 expect found layers 'a vendor header in quotes'
-printf '#include "model/tokenizer.h"\n' >worker/planted.c
+echo '#include "tca.pb-c.h"' >model/planted.c
+expect found layers 'generated messages where proto is not allowed'
+echo '#include "grpc/health/v1/health.pb-c.h"' >worker/planted.c
+expect clean layers 'generated messages where proto is allowed'
+echo '#include "model/tokenizer.h"' >worker/planted.c
 expect clean layers 'an allowed include'
 
 yes 'int x;' | head -n 801 >base/planted.c
