@@ -27,6 +27,7 @@ static inline void folder_write(const struct folder *folder, const char *name, c
     FILE *file;
 
     snprintf(path, sizeof(path), "%s/%s", folder->path, name);
+    unlink(path); /* some file systems flush a file that is cut and written again */
     file = fopen(path, "we");
     assert_non_null(file);
     assert_int_equal(fwrite(data, 1, bytes, file), bytes);
