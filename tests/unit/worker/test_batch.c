@@ -1,0 +1,178 @@
+#include "tests/support/check.h"
+
+#include "worker/batch.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+enum { CHUNK = 8, SEQUENCES = 8 };
+
+static const int32_t IDS[64] = {1, 2, 3};
+
+static struct batch_sequence sequence(enum batch_kind kind, int32_t slot, int64_t pending)
+{
+    return (struct batch_sequence){.kind = kind,
+                                   .slot = slot,
+                                   .pending = IDS,
+                                   .pending_tokens = pending,
+                                   .logits =
+                                       kind == BATCH_DOCUMENT ? STEP_LOGITS_NONE : STEP_LOGITS_TOP};
+}
+
+static struct step_plan plan;
+
+static int setup(void **state)
+{
+    const struct step_limits limits = {.items = SEQUENCES, .tokens = CHUNK + SEQUENCES};
+
+    (void)state;
+    return step_plan_init(&plan, &limits);
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    step_plan_deinit(&plan);
+    return 0;
+}
+
+static void compose(struct batch_sequence *sequences, int count, uint64_t step)
+{
+    int order[SEQUENCES];
+
+    step_plan_clear(&plan, step);
+    batch_compose(sequences, count, CHUNK, order, &plan);
+    for (int i = 0; i < count; i++) {
+        if (sequences[i].served_tokens == 0)
+            continue;
+        sequences[i].last_step = step;
+        sequences[i].own_rows += sequences[i].served_tokens;
+        if (sequences[i].kind != BATCH_DECODE)
+            sequences[i].pending_tokens -= sequences[i].served_tokens;
+    }
+}
+
+static void decodes_run_beside_a_whole_chunk(void **state)
+{
+    struct batch_sequence all[] = {sequence(BATCH_DECODE, 0, 1), sequence(BATCH_DOCUMENT, 1, 20),
+                                   sequence(BATCH_DECODE, 2, 1)};
+
+    (void)state;
+    compose(all, 3, 1);
+    assert_int_equal(plan.items, 3);
+    assert_int_equal(plan.tokens, CHUNK + 2);
+    assert_int_equal(all[0].served_tokens, 1);
+    assert_int_equal(all[1].served_tokens, CHUNK);
+    assert_int_equal(all[2].served_tokens, 1);
+    assert_int_equal(plan.item[0].logits, STEP_LOGITS_TOP);
+}
+
+static void only_the_last_token_of_a_question_wants_logits(void **state)
+{
+    struct batch_sequence all[] = {sequence(BATCH_QUESTION, 0, 11)};
+
+    (void)state;
+    compose(all, 1, 1);
+    assert_int_equal(plan.item[0].tokens, CHUNK);
+    assert_int_equal(plan.item[0].logits, STEP_LOGITS_NONE);
+    compose(all, 1, 2);
+    assert_int_equal(plan.item[0].tokens, 3);
+    assert_int_equal(plan.item[0].own_rows, CHUNK);
+    assert_int_equal(plan.item[0].logits, STEP_LOGITS_TOP);
+}
+
+static void a_question_with_missing_tokens_wants_no_logits(void **state)
+{
+    struct batch_sequence all[] = {sequence(BATCH_QUESTION, 0, 3)};
+
+    (void)state;
+    all[0].missing_tokens = 1;
+    compose(all, 1, 1);
+    assert_int_equal(plan.item[0].tokens, 3);
+    assert_int_equal(plan.item[0].logits, STEP_LOGITS_NONE);
+}
+
+static void a_document_advances_by_whole_chunks_only(void **state)
+{
+    struct batch_sequence all[] = {sequence(BATCH_DOCUMENT, 0, CHUNK - 1)};
+
+    (void)state;
+    all[0].missing_tokens = 5;
+    compose(all, 1, 1);
+    assert_int_equal(plan.items, 0); /* the rest of the chunk is on its way */
+    all[0].pending_tokens++;
+    all[0].missing_tokens--;
+    compose(all, 1, 2);
+    assert_int_equal(plan.item[0].tokens, CHUNK);
+    all[0].pending_tokens = 4;
+    all[0].missing_tokens = 0;
+    compose(all, 1, 3);
+    assert_int_equal(plan.item[0].tokens, 4); /* the last one is what is left */
+}
+
+/* However many there are, the steps go round; each document's borders stay at whole chunks. */
+static void documents_take_turns(void **state)
+{
+    struct batch_sequence all[] = {sequence(BATCH_DOCUMENT, 0, 24), sequence(BATCH_DOCUMENT, 1, 24),
+                                   sequence(BATCH_DOCUMENT, 2, 24)};
+    const int32_t expected[] = {0, 1, 2, 0, 1, 2, 0, 1, 2};
+
+    (void)state;
+    for (uint64_t step = 1; step <= 9; step++) {
+        compose(all, 3, step);
+        assert_int_equal(plan.items, 1);
+        assert_int_equal(plan.item[0].slot, expected[step - 1]);
+        assert_int_equal(plan.item[0].own_rows % CHUNK, 0);
+    }
+    assert_int_equal(all[0].pending_tokens + all[1].pending_tokens + all[2].pending_tokens, 0);
+}
+
+static void a_stream_of_questions_does_not_starve_a_document(void **state)
+{
+    struct batch_sequence all[] = {sequence(BATCH_QUESTION, 0, 5), sequence(BATCH_DOCUMENT, 1, 40)};
+    int document_steps = 0;
+
+    (void)state;
+    for (uint64_t step = 1; step <= 10; step++) {
+        compose(all, 2, step);
+        document_steps += all[1].served_tokens > 0;
+        all[0] = sequence(BATCH_QUESTION, 0, 5); /* another one arrives */
+        all[0].last_step = step;
+    }
+    assert_in_range(document_steps, 4, 6);
+}
+
+static void short_questions_share_a_step(void **state)
+{
+    struct batch_sequence all[] = {sequence(BATCH_DOCUMENT, 0, 3), sequence(BATCH_QUESTION, 1, 2),
+                                   sequence(BATCH_QUESTION, 2, 2)};
+
+    (void)state;
+    compose(all, 3, 1);
+    assert_int_equal(plan.items, 3);
+    assert_int_equal(plan.tokens, 7);
+    assert_int_equal(plan.item[0].slot, 1); /* questions first among equals */
+    assert_int_equal(plan.item[2].slot, 0);
+}
+
+static void nothing_to_do_is_an_idle_plan(void **state)
+{
+    (void)state;
+    compose(NULL, 0, 1);
+    assert_int_equal(plan.items, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(decodes_run_beside_a_whole_chunk),
+        cmocka_unit_test(only_the_last_token_of_a_question_wants_logits),
+        cmocka_unit_test(a_question_with_missing_tokens_wants_no_logits),
+        cmocka_unit_test(a_document_advances_by_whole_chunks_only),
+        cmocka_unit_test(documents_take_turns),
+        cmocka_unit_test(a_stream_of_questions_does_not_starve_a_document),
+        cmocka_unit_test(short_questions_share_a_step),
+        cmocka_unit_test(nothing_to_do_is_an_idle_plan),
+    };
+    return cmocka_run_group_tests_name("batch", tests, setup, teardown);
+}
