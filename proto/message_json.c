@@ -84,12 +84,12 @@ static enum tca_status print_number(double value, bool is_float, struct bytes *o
         return bytes_append_text(out, "\"NaN\"");
     if (isinf(value))
         return bytes_append_text(out, value > 0 ? "\"Infinity\"" : "\"-Infinity\"");
+    if (fpclassify(value) == FP_ZERO && signbit(value) != 0)
+        return bytes_append_text(out, "-0.0"); /* readers take -0 for an integer */
     for (;; digits++) {
         snprintf(text, sizeof(text), "%.*g", digits, value);
-        const bool is_same =
-            is_float ? !(strtof(text, NULL) < (float)value) && !(strtof(text, NULL) > (float)value)
-                     : !(strtod(text, NULL) < value) && !(strtod(text, NULL) > value);
-        if (is_same || digits == (is_float ? 9 : 17))
+        const double back = is_float ? (double)strtof(text, NULL) : strtod(text, NULL);
+        if (back == value || digits == (is_float ? 9 : 17))
             break;
     }
     for (char *c = text; *c != '\0'; c++)
