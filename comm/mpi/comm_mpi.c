@@ -1,7 +1,11 @@
 /* Everything is sent point to point, so that every wait can be polled against a deadline and sums
  * are added in the order of the ranks. All-reduce: a short message goes to every peer whole, one
  * latency in all; a long one is cut into a slice a rank (reduce-scatter, then all-gather), which
- * moves the fewest bytes. */
+ * moves the fewest bytes.
+ *
+ * MPI moves data only inside its calls, a little in each. So a rank that sleeps between polls would
+ * slow down a transfer that has begun: ranks meet first (asleep, if it takes long) and then move
+ * the data without sleeping. */
 #include "comm/mpi/comm_mpi.h"
 
 #include "base/clock.h"
@@ -18,8 +22,12 @@
 #include <time.h>
 
 enum { SHORT_MESSAGE_BYTES = 32 * 1024, ABORT_STATUS = 70 };
-enum { SPIN_NS = 200 * 1000, SLEEP_MIN_NS = 20 * 1000, SLEEP_MAX_NS = 1000 * 1000 };
-enum message_tag { TAG_REDUCE = 1, TAG_SPREAD, TAG_BROADCAST, TAG_GATHER };
+enum { EAGER_BYTES = 4000 }; /* MPI sends at most these without asking the receiver first */
+/* A wait spins at first, longer for data under way (as if at 125 MB/s); then its sleeps grow with
+ * it, so that it ends at most 1/16 late. */
+enum { SPIN_NS = 200 * 1000, SPIN_NS_PER_BYTE = 8 };
+enum { SLEEP_MIN_NS = 20 * 1000, SLEEP_MAX_NS = 1000 * 1000, SLEEP_SHARE = 16 };
+enum message_tag { TAG_MEET = 1, TAG_REDUCE, TAG_SPREAD, TAG_BROADCAST, TAG_GATHER };
 
 struct mpi_group {
     struct comm_group base;
@@ -88,13 +96,21 @@ static enum tca_status check_sizes(const struct mpi_group *group)
     return TCA_OK;
 }
 
+static void sleep_between_polls(int64_t waited_ns)
+{
+    int64_t sleep_ns = waited_ns / SLEEP_SHARE;
+    struct timespec sleep = {.tv_nsec = SLEEP_MAX_NS};
+
+    if (sleep_ns < SLEEP_MAX_NS)
+        sleep.tv_nsec = sleep_ns > SLEEP_MIN_NS ? (long)sleep_ns : SLEEP_MIN_NS;
+    nanosleep(&sleep, NULL);
+}
+
 /* Waits for all posted messages. After a failure MPI still knows the buffers of those under way,
  * but touches them only inside its calls, of which there are no more. */
-static enum tca_status wait_all(struct mpi_group *group, int timeout_ms)
+static enum tca_status wait_all(struct mpi_group *group, int timeout_ms, int64_t spin_ns)
 {
-    int64_t start_ns = clock_monotonic_ns();
-    int64_t timeout_ns = (int64_t)timeout_ms * 1000000;
-    struct timespec sleep = {.tv_nsec = SLEEP_MIN_NS};
+    const int64_t start_ns = clock_monotonic_ns();
     int is_done = 0;
 
     for (;;) {
@@ -105,16 +121,14 @@ static enum tca_status wait_all(struct mpi_group *group, int timeout_ms)
         if (is_done)
             break;
         waited_ns = clock_monotonic_ns() - start_ns;
-        if (waited_ns > timeout_ns) {
+        if (waited_ns > (int64_t)timeout_ms * 1000000) {
             log_error("rank %d: no answer from a peer in %d ms", group->base.rank, timeout_ms);
             return TCA_ERR_COMM;
         }
-        if (waited_ns < SPIN_NS) {
+        if (waited_ns < spin_ns)
             sched_yield();
-            continue;
-        }
-        nanosleep(&sleep, NULL);
-        sleep.tv_nsec = sleep.tv_nsec < SLEEP_MAX_NS / 2 ? sleep.tv_nsec * 2 : SLEEP_MAX_NS;
+        else
+            sleep_between_polls(waited_ns);
     }
     TCA_TRY(check_sizes(group));
     group->posted = 0;
@@ -137,6 +151,22 @@ static enum tca_status reserve_scratch(struct mpi_group *group, size_t bytes)
     group->scratch = scratch;
     group->scratch_bytes = wanted;
     return TCA_OK;
+}
+
+/* Returns once every rank is here. */
+static enum tca_status meet(struct mpi_group *group)
+{
+    for (int peer = 0; peer < group->base.ranks; peer++)
+        if (peer != group->base.rank) {
+            TCA_TRY(post_receive(group, peer, NULL, 0, TAG_MEET));
+            TCA_TRY(post_send(group, peer, NULL, 0, TAG_MEET));
+        }
+    return wait_all(group, group->timeout_ms, SPIN_NS);
+}
+
+static enum tca_status wait_for_data(struct mpi_group *group, size_t bytes)
+{
+    return wait_all(group, group->timeout_ms, SPIN_NS + (int64_t)bytes * SPIN_NS_PER_BYTE);
 }
 
 /* A run of elements of the buffer that is reduced. */
@@ -166,7 +196,7 @@ static enum tca_status exchange_and_sum(struct mpi_group *group, struct slice ow
     for (int peer = 0; peer < group->base.ranks; peer++)
         if (peer != group->base.rank)
             TCA_TRY(post_send(group, peer, sends[peer].data, sends[peer].bytes, TAG_REDUCE));
-    TCA_TRY(wait_all(group, group->timeout_ms));
+    TCA_TRY(wait_for_data(group, own.bytes * (size_t)group->base.ranks));
     reduce_sum(own.data, sources, group->base.ranks, own.bytes / reduce_element_bytes(dtype),
                dtype);
     return TCA_OK;
@@ -202,7 +232,7 @@ static enum tca_status reduce_long(struct mpi_group *group, uint8_t *buf, size_t
     for (int i = 0; i < ranks; i++)
         if (i != rank)
             TCA_TRY(post_send(group, i, slices[rank].data, slices[rank].bytes, TAG_SPREAD));
-    return wait_all(group, group->timeout_ms);
+    return wait_for_data(group, count * element);
 }
 
 static enum tca_status all_reduce_sum(struct comm_group *base, void *buf, size_t count,
@@ -220,6 +250,9 @@ static enum tca_status all_reduce_sum(struct comm_group *base, void *buf, size_t
         TCA_TRY(group->backend->queue_wait(queue));
     if (base->ranks == 1 || count == 0)
         return TCA_OK;
+    status = bytes > EAGER_BYTES ? meet(group) : TCA_OK;
+    if (status != TCA_OK)
+        return fail(group, status);
     if (bytes <= SHORT_MESSAGE_BYTES)
         status = reduce_short(group, (struct slice){buf, bytes}, dtype);
     else
@@ -243,7 +276,7 @@ static enum tca_status broadcast(struct comm_group *base, void *buf, size_t byte
         if (peer != root)
             status = post_send(group, peer, buf, bytes, TAG_BROADCAST);
     if (status == TCA_OK)
-        status = wait_all(group, timeout_ms);
+        status = wait_all(group, timeout_ms, SPIN_NS);
     return status == TCA_OK ? TCA_OK : fail(group, status);
 }
 
@@ -268,7 +301,7 @@ static enum tca_status gather(struct comm_group *base, void *recv, const void *s
         place += bytes;
     }
     if (status == TCA_OK)
-        status = wait_all(group, timeout_ms);
+        status = wait_all(group, timeout_ms, SPIN_NS);
     return status == TCA_OK ? TCA_OK : fail(group, status);
 }
 
@@ -306,7 +339,7 @@ static void destroy(struct comm_group *base)
         mpi_status(MPI_Ibarrier(MPI_COMM_WORLD, &group->requests[0]), "MPI_Ibarrier") == TCA_OK) {
         group->posted = 1;
         group->receive_bytes[0] = -1;
-        if (wait_all(group, group->timeout_ms) == TCA_OK)
+        if (wait_all(group, group->timeout_ms, SPIN_NS) == TCA_OK)
             MPI_Finalize();
     }
     group_free(group);
