@@ -1,6 +1,7 @@
 #include "kernels/cpu/cpu_queue.h"
 
 #include "base/log.h"
+#include "kernels/cpu/matmul_cache.h"
 #include "kernels/cpu/memory.h"
 
 #include <stdlib.h>
@@ -26,9 +27,12 @@ enum tca_status cpu_queue_create(int threads, enum cpu_isa isa, struct kernel_qu
     }
     enum cpu_isa best = cpu_isa_detect();
     queue->isa = isa < best ? isa : best;
-    enum tca_status status = thread_pool_create(threads < 1 ? 1 : threads, &queue->pool);
+    threads = threads < 1 ? 1 : threads;
+    enum tca_status status = thread_pool_create(threads, &queue->pool);
+    if (status == TCA_OK)
+        status = matmul_cache_create(threads, &queue->matmuls);
     if (status != TCA_OK) {
-        free(queue);
+        cpu_queue_destroy(&queue->base);
         return status;
     }
     *queue_out = &queue->base;
@@ -40,6 +44,7 @@ void cpu_queue_destroy(struct kernel_queue *base)
     if (!base)
         return;
     struct cpu_queue *queue = cpu_queue_from(base);
+    matmul_cache_destroy(queue->matmuls);
     thread_pool_destroy(queue->pool);
     cpu_free(queue->scratch, queue->scratch_bytes);
     free(queue);

@@ -9,6 +9,8 @@
 
 #include <stddef.h>
 
+struct matmul_cache;
+
 /* Each has all of those before it. */
 enum cpu_isa { CPU_ISA_PORTABLE, CPU_ISA_AVX2, CPU_ISA_AVX512_BF16 };
 
@@ -18,6 +20,7 @@ struct cpu_queue {
     struct thread_pool *pool; /* owned */
     void *scratch;            /* owned, see cpu_queue_scratch() */
     size_t scratch_bytes;
+    struct matmul_cache *matmuls; /* owned */
 };
 
 /* The best that this processor has. */

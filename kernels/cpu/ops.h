@@ -4,7 +4,7 @@
 
 #include "kernels/backend.h"
 
-/* linear.c */
+/* weight.c, linear.c */
 enum tca_status cpu_weight_create(struct kernel_queue *queue, const uint16_t *host_rows, int rows,
                                   int cols, bool keep_rows, struct kernel_weight **weight_out);
 void cpu_weight_destroy(struct kernel_queue *queue, struct kernel_weight *weight);
