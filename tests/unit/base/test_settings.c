@@ -1,4 +1,5 @@
 #include "tests/support/check.h"
+#include "tests/support/failing_alloc.h"
 
 #include "base/settings.h"
 
@@ -321,6 +322,26 @@ static void one_setting_can_be_set_by_name(void **state)
     assert_string_equal(fixture->error.text, "unknown setting \"none\"");
 }
 
+static void failed_allocation_leaves_nothing_owned(void **state)
+{
+    struct fixture *fixture = *state;
+    enum tca_status status;
+
+    write_config(fixture, "model = m\nstop = a\n", 19);
+    for (int count = 0;; count++) {
+        failing_alloc_after(count);
+        status = load(fixture, "--config~FILE~--stop=b~pos");
+        if (!failing_alloc_stop())
+            break;
+        assert_int_equal(status, TCA_ERR_NO_MEMORY);
+        assert_null(fixture->options.model);
+        assert_null(fixture->options.stops.items);
+        assert_null(fixture->arguments.positional);
+    }
+    assert_int_equal(status, TCA_OK);
+    assert_int_equal(fixture->options.stops.count, 2);
+}
+
 #define SETTINGS_TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void)
@@ -335,6 +356,7 @@ int main(void)
         SETTINGS_TEST(printed_settings_read_back_as_themselves),
         SETTINGS_TEST(help_names_every_setting_and_its_range),
         SETTINGS_TEST(one_setting_can_be_set_by_name),
+        SETTINGS_TEST(failed_allocation_leaves_nothing_owned),
     };
     return cmocka_run_group_tests_name("settings", tests, NULL, NULL);
 }

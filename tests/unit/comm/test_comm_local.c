@@ -1,5 +1,6 @@
 #include "tests/support/check.h"
 #include "tests/support/collectives.h"
+#include "tests/support/failing_alloc.h"
 
 #include "base/clock.h"
 #include "comm/local/comm_local.h"
@@ -153,6 +154,19 @@ static void wrong_rank_counts_are_refused(void **state)
     assert_null(group);
 }
 
+static void failed_allocation_makes_no_group(void **state)
+{
+    struct comm_group *groups[3] = {NULL};
+
+    (void)state;
+    for (int count = 0; count < 4; count++) { /* the ranks' and what they share */
+        failing_alloc_after(count);
+        assert_int_equal(comm_local_create(NULL, 3, TIMEOUT_MS, groups), TCA_ERR_NO_MEMORY);
+        assert_true(failing_alloc_stop());
+        assert_null(groups[0]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -162,6 +176,7 @@ int main(void)
         cmocka_unit_test(different_calls_are_refused),
         cmocka_unit_test(queue_is_waited_for_before_its_buffer_is_read),
         cmocka_unit_test(wrong_rank_counts_are_refused),
+        cmocka_unit_test(failed_allocation_makes_no_group),
     };
     return cmocka_run_group_tests_name("comm_local", tests, NULL, NULL);
 }
