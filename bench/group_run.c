@@ -17,6 +17,7 @@ struct rank {
     group_run_lead_fn lead;
     void *context;
     enum tca_status status; /* out */
+    bool is_in_step;        /* out: all ranks ended in agreement, whatever the status */
 };
 
 static int usable_cores(void)
@@ -28,26 +29,17 @@ static int usable_cores(void)
     return CPU_COUNT(&cores);
 }
 
-static enum tca_status end_group(struct lockstep *lockstep, struct step_limits limits,
-                                 enum tca_status status)
+static const struct kernel_backend *backend_of(const struct group_run_options *options)
 {
-    struct step_plan plan;
-    uint64_t failed_opens;
-    enum tca_status ended;
-
-    TCA_TRY(step_plan_init(&plan, &limits));
-    plan.end = status == TCA_OK ? STEP_END_STOP : STEP_END_FAILURE;
-    ended = lockstep_lead(lockstep, &plan, NULL, NULL, &failed_opens);
-    step_plan_deinit(&plan);
-    return status == TCA_OK ? ended : status;
+    return options->backend == NULL ? kernel_backend_cpu() : options->backend;
 }
 
-static enum tca_status run_rank(const struct rank *rank)
+static enum tca_status run_rank(struct rank *rank)
 {
     const struct group_run_options *options = rank->options;
     int threads = options->threads == 0 ? usable_cores() / rank->group->ranks : options->threads;
     struct model_shard_options shard = {.model_folder = options->model_folder,
-                                        .backend = kernel_backend_cpu(),
+                                        .backend = backend_of(options),
                                         .threads = threads < 1 ? 1 : threads,
                                         .ranks_on_device = rank->group->ranks,
                                         .kv_memory_bytes = (size_t)options->kv_memory_bytes,
@@ -64,11 +56,15 @@ static enum tca_status run_rank(const struct rank *rank)
     else
         status = lockstep_create(rank->group, run.shard, STEP_TIMEOUT_MS, &run.lockstep);
     status = lockstep_agree(rank->group, status, STEP_TIMEOUT_MS);
+    rank->is_in_step = status != TCA_ERR_COMM;
     if (status == TCA_OK && rank->group->rank == 0) {
         status = rank->lead(rank->context, &run);
-        status = end_group(run.lockstep, model_shard_limits(run.shard), status);
+        rank->is_in_step =
+            lockstep_end(run.lockstep, status == TCA_OK ? STEP_END_STOP : STEP_END_FAILURE) ==
+            TCA_OK;
     } else if (status == TCA_OK) {
         status = lockstep_follow(run.lockstep);
+        rank->is_in_step = status == TCA_OK || status == TCA_ERR_ABORTED;
     }
     lockstep_destroy(run.lockstep);
     model_shard_destroy(run.shard);
@@ -80,7 +76,7 @@ static void *run_thread(void *argument)
     struct rank *rank = argument;
 
     rank->status = run_rank(rank);
-    if (rank->status != TCA_OK)
+    if (!rank->is_in_step)
         rank->group->ops->abort(rank->group);
     rank->group->ops->destroy(rank->group);
     return NULL;
@@ -93,7 +89,7 @@ static enum tca_status run_local(const struct group_run_options *options, struct
     pthread_t threads[RANKS_MAX];
     int started = 1;
 
-    TCA_TRY(comm_local_create(kernel_backend_cpu(), options->local_ranks, STEP_TIMEOUT_MS, groups));
+    TCA_TRY(comm_local_create(backend_of(options), options->local_ranks, STEP_TIMEOUT_MS, groups));
     for (int i = 0; i < options->local_ranks; i++)
         ranks[i].group = groups[i];
     while (started < options->local_ranks &&
@@ -122,7 +118,7 @@ enum tca_status group_run(const struct group_run_options *options, group_run_lea
             ranks[i] = rank;
         return run_local(options, ranks);
     }
-    TCA_TRY(comm_mpi_create(kernel_backend_cpu(), STEP_TIMEOUT_MS, &rank.group));
+    TCA_TRY(comm_mpi_create(backend_of(options), STEP_TIMEOUT_MS, &rank.group));
     run_thread(&rank);
     return rank.status;
 }

@@ -19,6 +19,7 @@ struct group_run_options {
     int chunk_tokens;
     int max_sequences;
     bool has_dummy_weights;
+    const struct kernel_backend *backend; /* NULL: the CPU */
 };
 
 /* What rank 0 works with; ranks and threads as they turned out. */

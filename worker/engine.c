@@ -4,7 +4,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 struct engine {
     struct engine_options options;
@@ -333,17 +332,28 @@ void engine_cancel_question(struct engine *engine, uint64_t key)
         end_question(engine, question, QUESTION_CANCELLED, TCA_ERR_CANCELLED, "");
 }
 
-/* Questions before documents: a document's memory must outlive its readers'. */
+/* Questions before documents: a document's memory must outlive its readers'. What ended before the
+ * ranks heard of it needs no close. */
 static void plan_closes(struct engine *engine)
 {
-    for (int i = 0; i < engine->questions; i++)
-        if (engine->question[i]->state == JOB_CLOSING &&
-            step_plan_add_close(&engine->plan, engine->question[i]->slot) != TCA_OK)
+    for (int i = 0; i < engine->questions; i++) {
+        struct question *question = engine->question[i];
+
+        if (question->state != JOB_CLOSING || !question->is_on_ranks)
+            continue;
+        if (step_plan_add_close(&engine->plan, question->slot) != TCA_OK)
             return;
-    for (int i = 0; i < engine->documents; i++)
-        if (engine->document[i]->state == JOB_CLOSING &&
-            step_plan_add_close(&engine->plan, engine->document[i]->slot) != TCA_OK)
+        question->is_on_ranks = false;
+    }
+    for (int i = 0; i < engine->documents; i++) {
+        struct document *document = engine->document[i];
+
+        if (document->state != JOB_CLOSING || !document->is_on_ranks)
+            continue;
+        if (step_plan_add_close(&engine->plan, document->slot) != TCA_OK)
             return;
+        document->is_on_ranks = false;
+    }
 }
 
 static void plan_opens(struct engine *engine)
@@ -424,37 +434,37 @@ static void choose_token(void *context, int token, int item, const struct logits
     question->has_sampled = true;
 }
 
-/* Forget what the plan closed, keeping the order of the rest. */
+/* Forget what has ended and is on no rank any more, keeping the order of the rest. */
 static void settle_closes(struct engine *engine)
 {
-    for (int i = 0; i < engine->plan.closes; i++) {
-        struct question *question = question_in_slot(engine, engine->plan.close[i]);
-        struct document *document = document_in_slot(engine, engine->plan.close[i]);
+    int kept = 0;
 
-        engine->is_slot_taken[engine->plan.close[i]] = false;
-        for (int at = 0; at < engine->questions && question != NULL; at++) {
-            if (engine->question[at] != question)
-                continue;
-            engine->questions--;
-            memmove(engine->question + at, engine->question + at + 1,
-                    (size_t)(engine->questions - at) * sizeof(*engine->question));
-            question_destroy(question);
-            break;
-        }
-        for (int at = 0; at < engine->documents && document != NULL; at++) {
-            struct engine_event event = {.kind = ENGINE_DOCUMENT_CLOSED, .key = document->key};
+    for (int i = 0; i < engine->questions; i++) {
+        struct question *question = engine->question[i];
 
-            if (engine->document[at] != document)
-                continue;
-            engine->documents--;
-            memmove(engine->document + at, engine->document + at + 1,
-                    (size_t)(engine->documents - at) * sizeof(*engine->document));
-            if (document->is_close_wanted)
-                engine->event(engine->context, &event);
-            document_destroy(document);
-            break;
+        if (question->state != JOB_CLOSING || question->is_on_ranks) {
+            engine->question[kept++] = question;
+            continue;
         }
+        engine->is_slot_taken[question->slot] = false;
+        question_destroy(question);
     }
+    engine->questions = kept;
+    kept = 0;
+    for (int i = 0; i < engine->documents; i++) {
+        struct document *document = engine->document[i];
+        struct engine_event event = {.kind = ENGINE_DOCUMENT_CLOSED, .key = document->key};
+
+        if (document->state != JOB_CLOSING || document->is_on_ranks) {
+            engine->document[kept++] = document;
+            continue;
+        }
+        engine->is_slot_taken[document->slot] = false;
+        if (document->is_close_wanted)
+            engine->event(engine->context, &event);
+        document_destroy(document);
+    }
+    engine->documents = kept;
 }
 
 static void settle_opens(struct engine *engine, uint64_t failed)
@@ -469,11 +479,13 @@ static void settle_opens(struct engine *engine, uint64_t failed)
                  (long long)engine->plan.open[i].capacity);
         if (question != NULL) {
             question->state = JOB_RUNNING;
+            question->is_on_ranks = true;
             if (is_failed)
                 end_question(engine, question, QUESTION_FAILED, TCA_ERR_BUSY, message);
         }
         if (document != NULL) {
             document->state = JOB_RUNNING;
+            document->is_on_ranks = true;
             if (is_failed)
                 fail_document(engine, document, TCA_ERR_BUSY, message);
         }
@@ -559,13 +571,4 @@ enum tca_status engine_step(struct engine *engine, bool *was_busy_out)
     settle_opens(engine, failed_opens);
     settle_closes(engine);
     return TCA_OK;
-}
-
-enum tca_status engine_end(struct engine *engine, enum step_end end)
-{
-    uint64_t failed_opens;
-
-    step_plan_clear(&engine->plan, ++engine->steps);
-    engine->plan.end = end;
-    return lockstep_lead(engine->lockstep, &engine->plan, NULL, NULL, &failed_opens);
 }

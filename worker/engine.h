@@ -78,7 +78,4 @@ void engine_refuse_document(struct engine *engine, uint64_t key, enum tca_status
  * another step now would be idle too, unless something arrives. */
 enum tca_status engine_step(struct engine *engine, bool *was_busy_out);
 
-/* Tell every rank to leave. Nothing may be called after it but engine_destroy. */
-enum tca_status engine_end(struct engine *engine, enum step_end end);
-
 #endif

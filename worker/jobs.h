@@ -20,6 +20,7 @@ enum job_state { JOB_OPENING, JOB_RUNNING, JOB_CLOSING };
 struct document {
     uint64_t key;
     enum job_state state;
+    bool is_on_ranks; /* the ranks have its slot open */
     int32_t slot;
     int64_t tokens;   /* of the whole document */
     int64_t received; /* have arrived */
@@ -44,6 +45,7 @@ enum question_end { QUESTION_EOS, QUESTION_LENGTH, QUESTION_CANCELLED, QUESTION_
 struct question {
     struct question_params params;
     enum job_state state;
+    bool is_on_ranks;          /* the ranks have its slot open */
     struct document *document; /* borrowed, NULL for a bare prompt */
     int32_t slot;
     int64_t capacity; /* tokens: its own and the answer's */

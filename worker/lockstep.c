@@ -10,7 +10,8 @@ struct lockstep {
     struct comm_group *group;
     struct model_shard *shard;
     int timeout_ms;
-    struct step_plan followed;   /* other ranks: the plan being applied */
+    bool is_broken;              /* a step failed: the ranks are out of step */
+    struct step_plan followed;   /* the plan being applied on other ranks, rank 0's last one */
     struct bytes wire;           /* owned */
     struct step_answer *answers; /* owned, rank 0: [ranks] */
 };
@@ -44,9 +45,9 @@ void lockstep_destroy(struct lockstep *lockstep)
 }
 
 /* The first detector of trouble within a step says where it was. */
-static enum tca_status trouble(const struct lockstep *lockstep, enum tca_status status,
-                               const char *where)
+static enum tca_status trouble(struct lockstep *lockstep, enum tca_status status, const char *where)
 {
+    lockstep->is_broken = true;
     log_error("rank %d: %s: %s", lockstep->group->rank, where, tca_status_text(status));
     return status;
 }
@@ -103,9 +104,12 @@ enum tca_status lockstep_lead(struct lockstep *lockstep, const struct step_plan 
                               model_shard_row_fn row, void *context, uint64_t *failed_opens_out)
 {
     struct step_answer answer;
-    enum tca_status status = send_plan(lockstep, plan);
+    enum tca_status status;
 
     *failed_opens_out = 0;
+    if (lockstep->is_broken)
+        return TCA_ERR_COMM;
+    status = send_plan(lockstep, plan);
     if (status != TCA_OK)
         return trouble(lockstep, status, "sending a plan");
     status = model_shard_apply(lockstep->shard, plan, row, context, &answer);
@@ -115,6 +119,15 @@ enum tca_status lockstep_lead(struct lockstep *lockstep, const struct step_plan 
     if (status != TCA_OK)
         return trouble(lockstep, status, "waiting for the ranks' answers");
     return TCA_OK;
+}
+
+enum tca_status lockstep_end(struct lockstep *lockstep, enum step_end end)
+{
+    uint64_t failed_opens;
+
+    step_plan_clear(&lockstep->followed, UINT64_MAX);
+    lockstep->followed.end = end;
+    return lockstep_lead(lockstep, &lockstep->followed, NULL, NULL, &failed_opens);
 }
 
 static enum tca_status receive_plan(struct lockstep *lockstep)

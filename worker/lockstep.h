@@ -21,9 +21,13 @@ enum tca_status lockstep_create(struct comm_group *group, struct model_shard *sh
 void lockstep_destroy(struct lockstep *lockstep); /* NULL is a no-op */
 
 /* Rank 0: run one plan on all ranks. failed_opens_out: opens that found no memory on some rank.
- * A failure ends the group. */
+ * After a failure every later call fails too. */
 enum tca_status lockstep_lead(struct lockstep *lockstep, const struct step_plan *plan,
                               model_shard_row_fn row, void *context, uint64_t *failed_opens_out);
+
+/* Rank 0: let every rank leave, with STEP_END_STOP or STEP_END_FAILURE. TCA_ERR_COMM: they are out of
+ * step already. */
+enum tca_status lockstep_end(struct lockstep *lockstep, enum step_end end);
 
 /* Other ranks: apply plans until one ends the group. TCA_OK after STEP_END_STOP, TCA_ERR_ABORTED
  * after STEP_END_FAILURE. */

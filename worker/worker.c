@@ -233,53 +233,40 @@ static enum tca_status take_messages(struct worker *worker, bool is_busy, bool *
     return status == TCA_ERR_DEADLINE ? TCA_OK : status;
 }
 
-/* Steps until Stop, or until the coordinator or a rank is lost. *is_in_step_out: the ranks still
- * take plans. */
-static enum tca_status lead_steps(struct worker *worker, bool *is_in_step_out)
+/* Steps until Stop, or until the coordinator or a rank is lost. */
+static enum tca_status lead_steps(struct worker *worker)
 {
+    struct comm_group *group = worker->group;
     bool is_busy = false;
     bool is_stop = false;
     uint64_t steps = 0;
 
-    *is_in_step_out = true;
     while (true) {
-        struct comm_group *group = worker->group;
-        enum tca_status status;
-
         TCA_TRY(take_messages(worker, is_busy, &is_stop));
         if (is_stop)
             return TCA_OK;
-        status = group->ops->poll_error(group);
-        if (status == TCA_OK)
-            status = engine_step(worker->engine, &is_busy);
-        if (status != TCA_OK) {
-            *is_in_step_out = false;
-            return status;
-        }
+        TCA_TRY(group->ops->poll_error(group));
+        TCA_TRY(engine_step(worker->engine, &is_busy));
         control_link_answered(worker->link, ++steps);
         TCA_TRY(worker->event_status);
     }
 }
 
-/* Rank 0: lead, then let the others go. */
+/* Rank 0: lead, then let the others go. *is_in_step_out: they have gone. */
 static enum tca_status lead(struct worker *worker, bool *is_in_step_out)
 {
     enum tca_status status = begin_leading(worker);
-    enum tca_status ended;
+    char text[TCA_ERROR_TEXT_BYTES];
 
     if (status == TCA_OK)
-        status = lead_steps(worker, is_in_step_out);
-    if (worker->engine == NULL || !*is_in_step_out) {
-        char text[64];
-
-        *is_in_step_out = false;
-        snprintf(text, sizeof(text), "a step failed: %s", tca_status_text(status));
-        send_failure(worker, text);
+        status = lead_steps(worker);
+    *is_in_step_out = lockstep_end(worker->lockstep,
+                                   status == TCA_OK ? STEP_END_STOP : STEP_END_FAILURE) == TCA_OK;
+    if (*is_in_step_out)
         return status;
-    }
-    ended = engine_end(worker->engine, status == TCA_OK ? STEP_END_STOP : STEP_END_FAILURE);
-    *is_in_step_out = ended == TCA_OK;
-    return status == TCA_OK ? ended : status;
+    snprintf(text, sizeof(text), "a step failed: %s", tca_status_text(status));
+    send_failure(worker, text);
+    return status == TCA_OK ? TCA_ERR_COMM : status;
 }
 
 static void release(struct worker *worker)

@@ -1,0 +1,688 @@
+/* The engine on groups of 1 to 4 ranks (threads) with small made-up models: whatever the ranks,
+ * chunks, batches and memory, a question's answer is the same. */
+#include "tests/support/check.h"
+
+#include "bench/group_run.h"
+#include "tests/unit/worker/tiny_model.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { JOBS_MAX = 8, ANSWER_MAX = 600, DOCUMENT_TOKENS = 150, STEPS_MAX = 4000 };
+
+static const struct sampler_params GREEDY = {
+    .top_p = 1.0, .repetition_penalty = 1.0, .logprobs = 2};
+
+/* What became of one document or question. */
+struct outcome {
+    int progress, ready, closed, failed, done;
+    int64_t tokens_done;
+    enum tca_status status;
+    char message[TCA_ERROR_TEXT_BYTES];
+    enum question_end end;
+    struct engine_usage usage;
+    int tokens;
+    struct sampled_token token[ANSWER_MAX];
+};
+
+struct scene;
+typedef void (*scene_fn)(struct scene *scene);
+
+struct scene {
+    scene_fn play;
+    const char *folder;
+    int ranks, chunk, max_sequences;
+    int64_t kv_memory_bytes;
+    const struct kernel_backend *backend;
+    void *extra;
+    const struct group_run *run; /* while it plays */
+    struct engine *engine;
+    struct outcome document[JOBS_MAX]; /* by key */
+    struct outcome question[JOBS_MAX];
+    uint64_t steps;
+};
+
+static void watch(void *context, const struct engine_event *event)
+{
+    struct scene *scene = context;
+    bool is_document = event->kind <= ENGINE_DOCUMENT_FAILED;
+    struct outcome *outcome =
+        is_document ? &scene->document[event->key] : &scene->question[event->key];
+
+    assert_true(event->key < JOBS_MAX);
+    switch (event->kind) {
+    case ENGINE_DOCUMENT_PROGRESS:
+    case ENGINE_QUESTION_PROGRESS:
+        assert_true(event->tokens_done > outcome->tokens_done);
+        outcome->tokens_done = event->tokens_done;
+        outcome->progress++;
+        break;
+    case ENGINE_DOCUMENT_READY:
+        outcome->ready++;
+        break;
+    case ENGINE_DOCUMENT_CLOSED:
+        outcome->closed++;
+        break;
+    case ENGINE_QUESTION_TOKEN:
+        assert_true(outcome->tokens < ANSWER_MAX);
+        assert_int_equal(outcome->done, 0);
+        outcome->token[outcome->tokens++] = *event->token;
+        break;
+    case ENGINE_DOCUMENT_FAILED:
+    case ENGINE_QUESTION_DONE:
+        outcome->failed += is_document || event->end == QUESTION_FAILED;
+        outcome->done++;
+        outcome->end = event->end;
+        outcome->usage = event->usage;
+        outcome->status = event->status;
+        snprintf(outcome->message, sizeof(outcome->message), "%s", event->message);
+        break;
+    }
+}
+
+static void step(struct scene *scene, bool *is_busy)
+{
+    assert_true(++scene->steps < STEPS_MAX);
+    assert_int_equal(engine_step(scene->engine, is_busy), TCA_OK);
+}
+
+static void run_until_idle(struct scene *scene)
+{
+    bool is_busy = true;
+
+    while (is_busy)
+        step(scene, &is_busy);
+}
+
+static enum tca_status lead(void *context, const struct group_run *run)
+{
+    struct scene *scene = context;
+    struct engine_options options = {.chunk_tokens = scene->chunk,
+                                     .max_sequences = scene->max_sequences,
+                                     .max_positions = TINY_POSITIONS};
+    enum tca_status status;
+
+    scene->run = run;
+    status = engine_create(&options, run->lockstep, run->shard, watch, scene, &scene->engine);
+    if (status != TCA_OK)
+        return status;
+    scene->play(scene);
+    engine_destroy(scene->engine);
+    return TCA_OK;
+}
+
+static char llama[64], qwen2[64], qwen3[64];
+
+static enum tca_status perform(struct scene *scene)
+{
+    struct group_run_options options = {
+        .model_folder = scene->folder == NULL ? llama : scene->folder,
+        .local_ranks = scene->ranks == 0 ? 1 : scene->ranks,
+        .threads = 1,
+        .kv_memory_bytes = scene->kv_memory_bytes == 0 ? 16 << 20 : scene->kv_memory_bytes,
+        .chunk_tokens = scene->chunk == 0 ? 64 : scene->chunk,
+        .max_sequences = scene->max_sequences == 0 ? 4 : scene->max_sequences,
+        .has_dummy_weights = true,
+        .backend = scene->backend};
+
+    scene->chunk = options.chunk_tokens;
+    scene->max_sequences = options.max_sequences;
+    return group_run(&options, lead, scene);
+}
+
+/* Ids that depend on `salt`, the same in every test. */
+static void make_ids(int32_t *ids, int count, int salt)
+{
+    for (int i = 0; i < count; i++)
+        ids[i] = (i * i * 31 + i * 7 + salt * 13) % TINY_VOCAB;
+}
+
+static void open_document(struct scene *scene, uint64_t key, int tokens)
+{
+    int32_t ids[TINY_POSITIONS];
+
+    make_ids(ids, tokens, (int)key);
+    engine_open_document(scene->engine, key, tokens);
+    engine_receive_document(scene->engine, key, ids, tokens);
+}
+
+static void open_question(struct scene *scene, uint64_t key, uint64_t document, int tokens,
+                          int64_t max_tokens, const struct sampler_params *sampling)
+{
+    struct question_params params = {.key = key,
+                                     .document_key = document,
+                                     .tokens = tokens,
+                                     .max_tokens = max_tokens,
+                                     .sampling = *sampling};
+    int32_t ids[TINY_POSITIONS];
+
+    make_ids(ids, tokens, 100 + (int)key);
+    engine_open_question(scene->engine, &params);
+    engine_receive_question(scene->engine, key, ids, tokens);
+}
+
+static double margin(const struct sampled_token *token)
+{
+    return (double)token->best[0].logprob - (double)token->best[1].logprob;
+}
+
+/* Equal tokens up to the first place where `a` was undecided; close log-probabilities. */
+static void assert_same_answer(const struct outcome *a, const struct outcome *b)
+{
+    assert_int_equal(a->failed, 0);
+    assert_int_equal(b->failed, 0);
+    assert_true(a->tokens > 0);
+    for (int i = 0; i < a->tokens && i < b->tokens; i++) {
+        if (a->token[i].chosen.id != b->token[i].chosen.id) {
+            assert_true(margin(&a->token[i]) < 0.05);
+            return;
+        }
+        assert_true(fabs((double)a->token[i].chosen.logprob - (double)b->token[i].chosen.logprob) <
+                    0.05);
+    }
+    assert_int_equal(a->tokens, b->tokens);
+}
+
+/* Two documents, three questions over them and a bare prompt, all together. */
+static void ask_around(struct scene *scene)
+{
+    open_document(scene, 1, DOCUMENT_TOKENS);
+    open_document(scene, 2, 70);
+    run_until_idle(scene);
+    assert_int_equal(scene->document[1].ready, 1);
+    assert_int_equal(scene->document[2].ready, 1);
+    open_question(scene, 1, 1, 9, 12, &GREEDY);
+    open_question(scene, 2, 1, 20, 12, &GREEDY);
+    open_question(scene, 3, 2, 9, 12, &GREEDY);
+    open_question(scene, 4, 0, 90, 12, &GREEDY);
+    run_until_idle(scene);
+    for (int key = 1; key <= 4; key++)
+        assert_int_equal(scene->question[key].end, QUESTION_LENGTH);
+    engine_close_document(scene->engine, 1);
+    engine_close_document(scene->engine, 2);
+    run_until_idle(scene);
+    assert_int_equal(scene->document[1].closed, 1);
+    assert_int_equal(scene->document[2].closed, 1);
+    assert_int_equal(model_shard_used_bytes(scene->run->shard), 0);
+}
+
+static void every_number_of_ranks_gives_the_same_answers(void **state)
+{
+    const char *const folders[] = {llama, qwen2, qwen3};
+
+    (void)state;
+    for (int model = 0; model < 3; model++) {
+        struct scene one = {.play = ask_around, .folder = folders[model], .ranks = 1};
+
+        assert_int_equal(perform(&one), TCA_OK);
+        for (int ranks = 2; ranks <= 4; ranks++) {
+            struct scene many = {.play = ask_around, .folder = folders[model], .ranks = ranks};
+
+            assert_int_equal(perform(&many), TCA_OK);
+            for (int key = 1; key <= 4; key++)
+                assert_same_answer(&one.question[key], &many.question[key]);
+        }
+    }
+}
+
+static void every_chunk_size_gives_the_same_answers(void **state)
+{
+    const int chunks[] = {1, 16, 50, 512};
+    struct scene reference = {.play = ask_around, .chunk = 64};
+
+    (void)state;
+    assert_int_equal(perform(&reference), TCA_OK);
+    for (size_t i = 0; i < sizeof(chunks) / sizeof(*chunks); i++) {
+        struct scene other = {.play = ask_around, .chunk = chunks[i], .ranks = 2};
+
+        assert_int_equal(perform(&other), TCA_OK);
+        assert_int_equal(other.document[1].progress, (DOCUMENT_TOKENS + chunks[i] - 1) / chunks[i]);
+        for (int key = 1; key <= 4; key++)
+            assert_same_answer(&reference.question[key], &other.question[key]);
+    }
+}
+
+/* The same questions, one after another. */
+static void ask_in_turn(struct scene *scene)
+{
+    open_document(scene, 1, DOCUMENT_TOKENS);
+    open_document(scene, 2, 70);
+    run_until_idle(scene);
+    open_question(scene, 1, 1, 9, 12, &GREEDY);
+    run_until_idle(scene);
+    open_question(scene, 2, 1, 20, 12, &GREEDY);
+    run_until_idle(scene);
+    open_question(scene, 3, 2, 9, 12, &GREEDY);
+    run_until_idle(scene);
+    open_question(scene, 4, 0, 90, 12, &GREEDY);
+    run_until_idle(scene);
+}
+
+static void questions_together_answer_as_alone(void **state)
+{
+    struct scene together = {.play = ask_around};
+    struct scene alone = {.play = ask_in_turn, .max_sequences = 1};
+
+    (void)state;
+    assert_int_equal(perform(&together), TCA_OK);
+    assert_int_equal(perform(&alone), TCA_OK);
+    for (int key = 1; key <= 4; key++)
+        assert_same_answer(&together.question[key], &alone.question[key]);
+}
+
+/* A question over a document is the bare prompt of both. */
+static void ask_both_ways(struct scene *scene)
+{
+    struct question_params params = {
+        .key = 2, .tokens = DOCUMENT_TOKENS + 9, .max_tokens = 12, .sampling = GREEDY};
+    int32_t ids[TINY_POSITIONS];
+
+    open_document(scene, 1, DOCUMENT_TOKENS);
+    run_until_idle(scene);
+    open_question(scene, 1, 1, 9, 12, &GREEDY);
+    make_ids(ids, DOCUMENT_TOKENS, 1);
+    make_ids(ids + DOCUMENT_TOKENS, 9, 101);
+    engine_open_question(scene->engine, &params);
+    engine_receive_question(scene->engine, 2, ids, 100); /* in two pieces */
+    run_until_idle(scene);
+    engine_receive_question(scene->engine, 2, ids + 100, DOCUMENT_TOKENS + 9 - 100);
+    run_until_idle(scene);
+    assert_same_answer(&scene->question[1], &scene->question[2]);
+}
+
+static void a_document_and_a_question_equal_one_prompt(void **state)
+{
+    struct scene scene = {.play = ask_both_ways, .ranks = 2};
+
+    (void)state;
+    assert_int_equal(perform(&scene), TCA_OK);
+}
+
+static void end_at_an_end_token(struct scene *scene)
+{
+    const struct outcome *first = &scene->question[1];
+    struct question_params params = {
+        .key = 2, .tokens = 9, .max_tokens = 50, .sampling = GREEDY, .end_tokens = 2};
+    int32_t ids[9];
+
+    open_question(scene, 1, 0, 9, 12, &GREEDY);
+    run_until_idle(scene);
+    params.end_token[0] = -1;
+    params.end_token[1] = first->token[5].chosen.id;
+    make_ids(ids, 9, 101);
+    engine_open_question(scene->engine, &params);
+    engine_receive_question(scene->engine, 2, ids, 9);
+    run_until_idle(scene);
+    assert_int_equal(scene->question[2].end, QUESTION_EOS);
+    assert_in_range(scene->question[2].tokens, 0, 5);
+    for (int i = 0; i < scene->question[2].tokens; i++) {
+        assert_int_equal(scene->question[2].token[i].chosen.id, first->token[i].chosen.id);
+        assert_int_not_equal(scene->question[2].token[i].chosen.id, params.end_token[1]);
+    }
+    assert_true(scene->question[2].usage.full_kv_bytes > 0);
+}
+
+static void an_end_token_ends_the_answer_and_is_not_part_of_it(void **state)
+{
+    struct scene scene = {.play = end_at_an_end_token};
+
+    (void)state;
+    assert_int_equal(perform(&scene), TCA_OK);
+}
+
+/* 512 positions: the last token can still be said, but not run. */
+static void fill_the_positions(struct scene *scene)
+{
+    open_document(scene, 1, 400);
+    run_until_idle(scene);
+    open_question(scene, 1, 1, 12, 1000, &GREEDY);
+    open_question(scene, 2, 1, 112, 1000, &GREEDY);
+    open_question(scene, 3, 1, 113, 1000, &GREEDY);
+    engine_open_document(scene->engine, 2, TINY_POSITIONS + 1);
+    run_until_idle(scene);
+    assert_int_equal(scene->question[1].end, QUESTION_LENGTH);
+    assert_int_equal(scene->question[1].tokens, TINY_POSITIONS - 412 + 1);
+    assert_int_equal(scene->question[2].end, QUESTION_LENGTH);
+    assert_int_equal(scene->question[2].tokens, 1);
+    assert_int_equal(scene->question[3].end, QUESTION_FAILED);
+    assert_int_equal(scene->question[3].status, TCA_ERR_RANGE);
+    assert_int_equal(scene->document[2].status, TCA_ERR_RANGE);
+}
+
+static void an_answer_ends_where_the_positions_end(void **state)
+{
+    struct scene scene = {.play = fill_the_positions};
+
+    (void)state;
+    assert_int_equal(perform(&scene), TCA_OK);
+}
+
+static void sample_twice(struct scene *scene)
+{
+    struct sampler_params sampling = {.temperature = 1.5,
+                                      .top_k = 50,
+                                      .top_p = 0.95,
+                                      .repetition_penalty = 1.1,
+                                      .seed = 7,
+                                      .logprobs = 3};
+
+    open_question(scene, 1, 0, 9, 30, &sampling);
+    run_until_idle(scene);
+    open_question(scene, 2, 0, 9, 30, &sampling); /* other ids: keys salt them */
+    sampling.seed = 8;
+    open_question(scene, 3, 0, 9, 30, &sampling);
+    run_until_idle(scene);
+}
+
+static void the_same_seed_gives_the_same_tokens(void **state)
+{
+    struct scene first = {.play = sample_twice};
+    struct scene second = {.play = sample_twice, .ranks = 1};
+    int different = 0;
+
+    (void)state;
+    assert_int_equal(perform(&first), TCA_OK);
+    assert_int_equal(perform(&second), TCA_OK);
+    for (int key = 1; key <= 3; key++)
+        for (int i = 0; i < 30; i++)
+            assert_int_equal(first.question[key].token[i].chosen.id,
+                             second.question[key].token[i].chosen.id);
+    for (int i = 0; i < 30; i++)
+        different += first.question[1].token[i].chosen.id != first.question[3].token[i].chosen.id;
+    assert_true(different > 0);
+    assert_int_equal(first.question[1].token[0].top, 3);
+}
+
+/* The first token, with whole rows gathered from three ranks, against candidates only. */
+static void look_both_ways(struct scene *scene)
+{
+    struct sampler_params nudged = GREEDY;
+
+    nudged.repetition_penalty = 1.0000001; /* asks for whole rows, changes nothing */
+    open_question(scene, 1, 0, 9, 1, &GREEDY);
+    run_until_idle(scene);
+    scene->question[2] = scene->question[1];
+    memset(&scene->question[1], 0, sizeof(scene->question[1]));
+    open_question(scene, 1, 0, 9, 1, &nudged);
+    run_until_idle(scene);
+    assert_int_equal(scene->question[1].token[0].chosen.id, scene->question[2].token[0].chosen.id);
+    for (int i = 0; i < 2; i++)
+        assert_true(fabs((double)scene->question[1].token[0].best[i].logprob -
+                         (double)scene->question[2].token[0].best[i].logprob) < 1e-4);
+}
+
+static void candidates_and_whole_rows_agree(void **state)
+{
+    struct scene scene = {.play = look_both_ways, .ranks = 3};
+
+    (void)state;
+    assert_int_equal(perform(&scene), TCA_OK);
+}
+
+static void cancel_and_close(struct scene *scene)
+{
+    bool is_busy;
+
+    open_document(scene, 1, DOCUMENT_TOKENS);
+    open_document(scene, 2, DOCUMENT_TOKENS);
+    step(scene, &is_busy);                   /* opened */
+    step(scene, &is_busy);                   /* first chunk */
+    engine_close_document(scene->engine, 1); /* amid its prefill */
+    engine_close_document(scene->engine, 1);
+    engine_close_document(scene->engine, 6); /* never heard of: nothing happens */
+    run_until_idle(scene);
+    assert_int_equal(scene->document[1].closed, 1);
+    assert_int_equal(scene->document[1].ready, 0);
+    assert_int_equal(scene->document[6].closed, 0);
+    assert_int_equal(scene->document[2].ready, 1);
+
+    open_question(scene, 1, 2, 9, 300, &GREEDY);
+    open_question(scene, 2, 2, 9, 300, &GREEDY);
+    for (int i = 0; i < 5; i++)
+        step(scene, &is_busy);
+    engine_cancel_question(scene->engine, 1);
+    engine_cancel_question(scene->engine, 1);
+    assert_int_equal(scene->question[1].end, QUESTION_CANCELLED);
+    assert_int_equal(scene->question[1].done, 1);
+    engine_close_document(scene->engine, 2); /* takes the other with it */
+    run_until_idle(scene);
+    assert_int_equal(scene->question[2].status, TCA_ERR_ABORTED);
+    assert_in_range(scene->question[2].tokens, 1, 10);
+    assert_int_equal(scene->document[2].closed, 1);
+    assert_int_equal(model_shard_used_bytes(scene->run->shard), 0);
+}
+
+static void cancelled_work_stops_and_frees_its_memory(void **state)
+{
+    struct scene scene = {.play = cancel_and_close, .ranks = 2};
+
+    (void)state;
+    assert_int_equal(perform(&scene), TCA_OK);
+}
+
+static void ask_wrongly(struct scene *scene)
+{
+    struct sampler_params bad = GREEDY;
+    const int32_t outside = TINY_VOCAB;
+    const int32_t many[12] = {0};
+    struct question_params params = {.key = 5, .tokens = 3, .max_tokens = 4, .sampling = GREEDY};
+
+    bad.top_p = 2.0;
+    open_question(scene, 1, 0, 9, 5, &bad);
+    assert_int_equal(scene->question[1].status, TCA_ERR_INVALID);
+    open_question(scene, 2, 7, 9, 5, &GREEDY);
+    assert_int_equal(scene->question[2].status, TCA_ERR_NOT_FOUND);
+    engine_open_document(scene->engine, 1, 40);
+    open_question(scene, 3, 1, 9, 5, &GREEDY);
+    assert_int_equal(scene->question[3].status, TCA_ERR_PRECONDITION);
+    engine_receive_document(scene->engine, 1, &outside, 1);
+    assert_int_equal(scene->document[1].status, TCA_ERR_RANGE);
+    assert_non_null(strstr(scene->document[1].message, "256"));
+    engine_open_document(scene->engine, 2, 10);
+    engine_receive_document(scene->engine, 2, many, 11);
+    assert_int_equal(scene->document[2].status, TCA_ERR_RANGE);
+    open_question(scene, 4, 0, 9, 0, &GREEDY);
+    assert_int_equal(scene->question[4].status, TCA_ERR_INVALID);
+    engine_open_question(scene->engine, &params);
+    engine_receive_question(scene->engine, 5, many, 4);
+    assert_int_equal(scene->question[5].status, TCA_ERR_RANGE);
+    run_until_idle(scene);
+    /* More questions than the group was made for. */
+    params.max_tokens = 500;
+    for (uint64_t key = 0; key < 5; key++) {
+        scene->question[key].status = TCA_OK;
+        params.key = key;
+        engine_open_question(scene->engine, &params);
+    }
+    assert_int_equal(scene->question[3].status, TCA_OK);
+    assert_int_equal(scene->question[4].status, TCA_ERR_BUSY);
+    for (uint64_t key = 0; key < 4; key++)
+        engine_cancel_question(scene->engine, key);
+    run_until_idle(scene);
+    assert_int_equal(model_shard_used_bytes(scene->run->shard), 0);
+}
+
+static void wrong_requests_fail_alone(void **state)
+{
+    struct scene scene = {.play = ask_wrongly, .ranks = 2};
+
+    (void)state;
+    assert_int_equal(perform(&scene), TCA_OK);
+}
+
+/* 128 tokens of KV on rank 0 of 3, which has two of the four heads: the others have room. */
+static void run_out_of_memory(struct scene *scene)
+{
+    open_document(scene, 1, 100);
+    open_document(scene, 2, 100);
+    run_until_idle(scene);
+    assert_int_equal(scene->document[1].ready, 1);
+    assert_int_equal(scene->document[2].failed, 1);
+    assert_int_equal(scene->document[2].status, TCA_ERR_BUSY);
+    open_question(scene, 1, 1, 9, 5, &GREEDY);
+    run_until_idle(scene);
+    assert_int_equal(scene->question[1].status, TCA_ERR_BUSY);
+    engine_close_document(scene->engine, 1);
+    run_until_idle(scene);
+    open_document(scene, 3, 60);
+    run_until_idle(scene);
+    assert_int_equal(scene->document[3].ready, 1);
+    open_question(scene, 2, 3, 9, 5, &GREEDY);
+    run_until_idle(scene);
+    assert_int_equal(scene->question[2].end, QUESTION_LENGTH);
+}
+
+static void memory_that_one_rank_lacks_fails_the_open_on_all(void **state)
+{
+    struct scene scene = {.play = run_out_of_memory,
+                          .ranks = 3,
+                          .kv_memory_bytes = 128 * 2 /* layers */ * 2 * 2 /* heads */ * 16 * 2};
+
+    (void)state;
+    assert_int_equal(perform(&scene), TCA_OK);
+}
+
+/* A backend whose device runs out of memory at the n-th allocation. */
+
+static atomic_int allocations_left;
+static struct kernel_backend failing;
+
+static enum tca_status failing_alloc(int device, size_t bytes, void **ptr_out)
+{
+    if (atomic_fetch_sub(&allocations_left, 1) <= 0)
+        return TCA_ERR_NO_MEMORY;
+    return kernel_backend_cpu()->alloc(device, bytes, ptr_out);
+}
+
+static enum tca_status failing_weight_create(struct kernel_queue *queue, const uint16_t *host_rows,
+                                             int rows, int cols, bool keep_rows,
+                                             struct kernel_weight **weight_out)
+{
+    if (atomic_fetch_sub(&allocations_left, 1) <= 0)
+        return TCA_ERR_NO_MEMORY;
+    return kernel_backend_cpu()->weight_create(queue, host_rows, rows, cols, keep_rows, weight_out);
+}
+
+static void use_failing_backend(int allocations)
+{
+    failing = *kernel_backend_cpu();
+    failing.alloc = failing_alloc;
+    failing.weight_create = failing_weight_create;
+    atomic_store(&allocations_left, allocations);
+}
+
+static void answer_or_fail(struct scene *scene)
+{
+    open_document(scene, 1, 40);
+    open_question(scene, 1, 0, 9, 3, &GREEDY);
+    run_until_idle(scene);
+    assert_int_equal(scene->document[1].ready + scene->document[1].failed, 1);
+    assert_int_equal(scene->question[1].done, 1);
+    if (scene->document[1].failed)
+        assert_int_equal(scene->document[1].status, TCA_ERR_BUSY);
+    engine_close_document(scene->engine, 1);
+    run_until_idle(scene);
+    assert_int_equal(model_shard_used_bytes(scene->run->shard), 0);
+}
+
+/* On every rank at once or on one of two: a clear status, no leak, no hang. */
+static void every_failed_allocation_is_survived(void **state)
+{
+    (void)state;
+    for (int ranks = 1; ranks <= 2; ranks++) {
+        int survived = 0;
+
+        for (int allocations = 0; survived < 3; allocations++) {
+            struct scene scene = {.play = answer_or_fail, .ranks = ranks, .backend = &failing};
+            enum tca_status status;
+
+            use_failing_backend(allocations);
+            status = perform(&scene);
+            if (status == TCA_OK)
+                survived++;
+            else
+                assert_true(status == TCA_ERR_NO_MEMORY || status == TCA_ERR_ABORTED);
+            assert_true(allocations < 200);
+        }
+    }
+}
+
+/* A device that fails in the middle of a step on one rank takes the group with it. */
+
+static atomic_int swiglus_left;
+
+static enum tca_status failing_swiglu(struct kernel_queue *queue, uint16_t *out,
+                                      const void *gate_up, int rows, int cols)
+{
+    if (atomic_fetch_sub(&swiglus_left, 1) == 0)
+        return TCA_ERR_DEVICE;
+    return kernel_backend_cpu()->swiglu(queue, out, gate_up, rows, cols);
+}
+
+static void step_into_failure(struct scene *scene)
+{
+    enum tca_status status = TCA_OK;
+    bool is_busy = true;
+
+    open_document(scene, 1, DOCUMENT_TOKENS);
+    while (is_busy && status == TCA_OK)
+        status = engine_step(scene->engine, &is_busy);
+    assert_int_not_equal(status, TCA_OK);
+    scene->steps = 1;
+}
+
+static void a_device_failure_ends_the_group(void **state)
+{
+    (void)state;
+    for (int calls = 0; calls < 4; calls++) {
+        struct scene scene = {.play = step_into_failure, .ranks = 2, .backend = &failing};
+
+        failing = *kernel_backend_cpu();
+        failing.swiglu = failing_swiglu;
+        atomic_store(&swiglus_left, calls);
+        perform(&scene);
+        assert_int_equal(scene.steps, 1);
+    }
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    tiny_model_make("llama", llama);
+    tiny_model_make("qwen2", qwen2);
+    tiny_model_make("qwen3", qwen3);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    tiny_model_remove(llama);
+    tiny_model_remove(qwen2);
+    tiny_model_remove(qwen3);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_number_of_ranks_gives_the_same_answers),
+        cmocka_unit_test(every_chunk_size_gives_the_same_answers),
+        cmocka_unit_test(questions_together_answer_as_alone),
+        cmocka_unit_test(a_document_and_a_question_equal_one_prompt),
+        cmocka_unit_test(an_end_token_ends_the_answer_and_is_not_part_of_it),
+        cmocka_unit_test(an_answer_ends_where_the_positions_end),
+        cmocka_unit_test(the_same_seed_gives_the_same_tokens),
+        cmocka_unit_test(candidates_and_whole_rows_agree),
+        cmocka_unit_test(cancelled_work_stops_and_frees_its_memory),
+        cmocka_unit_test(wrong_requests_fail_alone),
+        cmocka_unit_test(memory_that_one_rank_lacks_fails_the_open_on_all),
+        cmocka_unit_test(every_failed_allocation_is_survived),
+        cmocka_unit_test(a_device_failure_ends_the_group),
+    };
+    return cmocka_run_group_tests_name("engine", tests, setup, teardown);
+}
