@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct document *document_create(const char *id)
+struct document *document_make(const char *id)
 {
     struct document *document = calloc(1, sizeof(*document));
 
@@ -14,7 +14,7 @@ struct document *document_create(const char *id)
     return document;
 }
 
-void document_destroy(struct document *document)
+void document_free(struct document *document)
 {
     if (document == NULL)
         return;

@@ -18,6 +18,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct watcher;
+
 enum { DOCUMENT_ID_BYTES = 129, DOCUMENT_RULE_BYTES = 17 }; /* with their NUL */
 
 enum document_state {
@@ -75,18 +77,23 @@ struct document {
     struct content_check check; /* of an unfinished upload's bytes so far */
     struct sha256 *sha;         /* the same; owned */
     bool is_being_uploaded;     /* a stream writes to it */
-    bool is_in_disk_task;       /* the disk thread works on its files */
+    int disk_tasks;             /* that work on its files */
+    bool is_removed_from_disk;
     bool is_in_tokenizer_task;
     struct token_ids tokens; /* owned; only from tokenising until the group has them */
     bool has_tokens;
-    uint64_t key;      /* its KV in the worker group, 0: none */
-    int64_t kv_tokens; /* reserved there */
-    int questions;     /* waiting or running over it */
+    bool is_restored;         /* from before the start: takes free memory, makes no room */
+    uint64_t queued;          /* its turn among the QUEUED */
+    uint64_t key;             /* its KV in the worker group, 0: none */
+    int64_t kv_tokens;        /* reserved there */
+    bool is_closing;          /* the group has been told to free them */
+    int questions;            /* waiting or running over it */
+    struct watcher *watchers; /* calls that get its events; see document_flow.h */
 };
 
 /* Returns owned, in state UPLOADING; NULL: out of memory. `id` is checked before. */
-struct document *document_create(const char *id);
-void document_destroy(struct document *document); /* NULL is a no-op */
+struct document *document_make(const char *id);
+void document_free(struct document *document); /* NULL is a no-op */
 
 /* Change the state; every legal change makes a STATE event with `sequence`.
  * TCA_ERR_PRECONDITION, and no change: there is no such transition. */

@@ -6,7 +6,7 @@
 void document_table_free(struct document_table *table)
 {
     for (size_t i = 0; i < table->count; i++)
-        document_destroy(table->rows[i]);
+        document_free(table->rows[i]);
     free(table->rows);
     *table = (struct document_table){0};
 }
@@ -61,5 +61,5 @@ void document_table_remove(struct document_table *table, struct document *docume
 
     memmove(table->rows + at, table->rows + at + 1, (table->count - at - 1) * sizeof(*table->rows));
     table->count--;
-    document_destroy(document);
+    document_free(document);
 }

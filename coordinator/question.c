@@ -13,7 +13,7 @@ static enum tca_status copy_stops(struct question *question, const Tca__V1__AskR
     return TCA_OK;
 }
 
-struct question *question_create(const struct ask_request *request, int64_t now_ms)
+struct question *question_make(const struct ask_request *request, int64_t now_ms)
 {
     struct question *question = calloc(1, sizeof(*question));
 
@@ -27,13 +27,13 @@ struct question *question_create(const struct ask_request *request, int64_t now_
     question->is_no_wait = request->message->no_wait != 0;
     question->asked_ms = question->last_sent_ms = now_ms;
     if (copy_stops(question, request->message) != TCA_OK) {
-        question_destroy(question);
+        question_free(question);
         return NULL;
     }
     return question;
 }
 
-void question_destroy(struct question *question)
+void question_free(struct question *question)
 {
     if (question == NULL)
         return;
@@ -60,6 +60,7 @@ enum tca_status question_measure(struct question *question, struct token_ids *to
                         max_sequence);
     if (max_tokens == 0)
         max_tokens = left < ASK_MAX_TOKENS_DEFAULT ? left : ASK_MAX_TOKENS_DEFAULT;
+    question->is_measured = true;
     question->tokens = *tokens;
     *tokens = (struct token_ids){0};
     question->question_tokens = question_tokens;

@@ -36,6 +36,9 @@ struct question {
     int64_t max_tokens;
     int logprobs;
     bool ignores_eos, is_no_wait;
+    bool is_measured;        /* question_measure has been called */
+    bool is_stopping;        /* the group has been told to end it */
+    int stop_reason;         /* and the client will get this one, 0: the group's */
     struct token_ids tokens; /* owned; until the group has them */
     int64_t question_tokens;
     int64_t document_tokens;
@@ -49,8 +52,8 @@ struct question {
 };
 
 /* Returns owned, in state TOKENIZING; NULL: out of memory. */
-struct question *question_create(const struct ask_request *request, int64_t now_ms);
-void question_destroy(struct question *question); /* NULL is a no-op */
+struct question *question_make(const struct ask_request *request, int64_t now_ms);
+void question_free(struct question *question); /* NULL is a no-op */
 
 /* The tokens are known (taken): settle how many may be answered, and what memory that takes.
  * TCA_ERR_RANGE: document, question and answer are longer than max_sequence tokens. */

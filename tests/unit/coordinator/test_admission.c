@@ -19,7 +19,7 @@ struct fixture {
 static void hold(struct fixture *fixture, int64_t kv_tokens)
 {
     char id[2] = {(char)('0' + fixture->documents), '\0'};
-    struct document *document = document_create(id);
+    struct document *document = document_make(id);
 
     document->state = DOCUMENT_READY;
     document->key = fixture->documents + 1;
@@ -50,7 +50,7 @@ static int clean(void **state)
     struct fixture *fixture = *state;
 
     for (size_t i = 0; i < fixture->documents; i++)
-        document_destroy(fixture->table[i]);
+        document_free(fixture->table[i]);
     free(fixture);
     return 0;
 }

@@ -10,7 +10,7 @@ static void a_document_lives_through_its_states(void **state)
         DOCUMENT_QUEUED, DOCUMENT_PREFILLING, DOCUMENT_READY, DOCUMENT_STORED,
         DOCUMENT_QUEUED, DOCUMENT_PREFILLING, DOCUMENT_READY, DOCUMENT_DELETING,
     };
-    struct document *document = document_create("book");
+    struct document *document = document_make("book");
 
     (void)state;
     assert_int_equal(document->state, DOCUMENT_UPLOADING);
@@ -19,12 +19,12 @@ static void a_document_lives_through_its_states(void **state)
         assert_int_equal(document->state, life[i]);
         assert_int_equal(document->sequence, 100 + i);
     }
-    document_destroy(document);
+    document_free(document);
 }
 
 static void impossible_transitions_change_nothing(void **state)
 {
-    struct document *document = document_create("book");
+    struct document *document = document_make("book");
 
     (void)state;
     assert_int_equal(document_move(document, DOCUMENT_READY, 7), TCA_ERR_PRECONDITION);
@@ -36,13 +36,13 @@ static void impossible_transitions_change_nothing(void **state)
     for (int next = 0; next < DOCUMENT_STATES; next++)
         assert_int_equal(document_move(document, (enum document_state)next, 9),
                          TCA_ERR_PRECONDITION);
-    document_destroy(document);
-    document_destroy(NULL);
+    document_free(document);
+    document_free(NULL);
 }
 
 static void a_failure_keeps_its_reason(void **state)
 {
-    struct document *document = document_create("book");
+    struct document *document = document_make("book");
 
     (void)state;
     assert_int_equal(document_fail(document, RPC_OUT_OF_RANGE, "too long", 3), TCA_OK);
@@ -51,12 +51,12 @@ static void a_failure_keeps_its_reason(void **state)
     assert_string_equal(document->failure_text, "too long");
     assert_int_equal(document_fail(document, RPC_INTERNAL, "again", 4), TCA_ERR_PRECONDITION);
     assert_string_equal(document->failure_text, "too long");
-    document_destroy(document);
+    document_free(document);
 }
 
 static void progress_tells_rate_and_time_left(void **state)
 {
-    struct document *document = document_create("book");
+    struct document *document = document_make("book");
 
     (void)state;
     document_report(document, DOCUMENT_NEWS_PREFILLED, 0, 1000, 5000, 1);
@@ -65,7 +65,7 @@ static void progress_tells_rate_and_time_left(void **state)
     assert_int_equal(document_work_rate(document, 7000), 125);
     assert_int_equal(document_work_left_ms(document, 7000), 6000);
     assert_int_equal(document->sequence, 2);
-    document_destroy(document);
+    document_free(document);
 }
 
 static void ids_are_checked(void **state)

@@ -14,7 +14,7 @@ static void documents_are_found_and_listed_by_id(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof(ids) / sizeof(*ids); i++)
-        assert_int_equal(document_table_add(&table, document_create(ids[i])), TCA_OK);
+        assert_int_equal(document_table_add(&table, document_make(ids[i])), TCA_OK);
     for (size_t i = 0; i < sizeof(ids) / sizeof(*ids); i++)
         assert_string_equal(document_table_find(&table, ids[i])->id, ids[i]);
     assert_null(document_table_find(&table, "n"));
@@ -31,12 +31,12 @@ static void documents_are_found_and_listed_by_id(void **state)
 static void an_id_is_taken_once(void **state)
 {
     struct document_table table = {0};
-    struct document *twin = document_create("a");
+    struct document *twin = document_make("a");
 
     (void)state;
-    assert_int_equal(document_table_add(&table, document_create("a")), TCA_OK);
+    assert_int_equal(document_table_add(&table, document_make("a")), TCA_OK);
     assert_int_equal(document_table_add(&table, twin), TCA_ERR_EXISTS);
-    document_destroy(twin);
+    document_free(twin);
     document_table_remove(&table, document_table_find(&table, "a"));
     assert_int_equal(table.count, 0);
     assert_null(document_table_find(&table, "a"));
@@ -51,7 +51,7 @@ static void many_documents_stay_in_order(void **state)
     (void)state;
     for (unsigned i = 0; i < 500; i++) {
         snprintf(id, sizeof(id), "%03u", i * 7 % 500);
-        assert_int_equal(document_table_add(&table, document_create(id)), TCA_OK);
+        assert_int_equal(document_table_add(&table, document_make(id)), TCA_OK);
     }
     for (unsigned i = 0; i < 500; i += 2) {
         snprintf(id, sizeof(id), "%03u", i);

@@ -6,7 +6,7 @@
 
 static struct document *document_of(enum document_state state, int64_t bytes, const char *sha256)
 {
-    struct document *document = document_create("book");
+    struct document *document = document_make("book");
 
     document->state = state;
     document->byte_count = bytes;
@@ -47,7 +47,7 @@ static void an_unfinished_upload_resumes_where_it_was_acknowledged(void **state)
     document->expected_bytes = 900;
     document->is_being_uploaded = true;
     assert_int_equal(upload_classify(&header, document, &kind, &error), TCA_ERR_ABORTED);
-    document_destroy(document);
+    document_free(document);
 }
 
 static void a_complete_document_is_compared_or_known_to_be_the_same(void **state)
@@ -69,7 +69,7 @@ static void a_complete_document_is_compared_or_known_to_be_the_same(void **state
     strcpy(header.sha256, "abcd");
     assert_int_equal(upload_classify(&header, document, &kind, &error), TCA_OK);
     assert_int_equal(kind, UPLOAD_SAME);
-    document_destroy(document);
+    document_free(document);
 }
 
 static void another_identity_exists_already(void **state)
@@ -93,7 +93,7 @@ static void another_identity_exists_already(void **state)
     header.identity.is_raw = false;
     document->state = DOCUMENT_DELETING;
     assert_int_equal(upload_classify(&header, document, &kind, &error), TCA_ERR_ABORTED);
-    document_destroy(document);
+    document_free(document);
 }
 
 static void a_failed_document_tells_its_failure(void **state)
@@ -105,7 +105,7 @@ static void a_failed_document_tells_its_failure(void **state)
     (void)state;
     assert_int_equal(upload_classify(&header, document, &kind, NULL), TCA_OK);
     assert_int_equal(kind, UPLOAD_SAME);
-    document_destroy(document);
+    document_free(document);
 }
 
 static void chunks_follow_each_other(void **state)
