@@ -1,0 +1,151 @@
+#include "coordinator/scheduler.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "coordinator/coordinator_state.h"
+#include "coordinator/document_flow.h"
+#include "coordinator/question_flow.h"
+
+#include <stdlib.h>
+
+/* Documents. */
+
+/* Does `one` come before `other`? */
+static bool is_before(const struct document *one, const struct document *other)
+{
+    const bool is_wanted = one->questions > 0;
+
+    return is_wanted != (other->questions > 0) ? is_wanted : one->queued < other->queued;
+}
+
+/* The QUEUED document whose turn it is, of those whose tokens are counted. */
+static struct document *next_document(const struct coordinator *coordinator)
+{
+    struct document *next = NULL;
+
+    for (size_t i = 0; i < coordinator->documents.count; i++) {
+        struct document *document = coordinator->documents.rows[i];
+
+        if (document->state == DOCUMENT_QUEUED && document->token_count > 0 && document->key == 0 &&
+            (next == NULL || is_before(document, next)))
+            next = document;
+    }
+    return next;
+}
+
+static void prefill(struct coordinator *coordinator, struct document *document)
+{
+    const int64_t kv_tokens = admission_round(document->token_count);
+    const int64_t now_ms = clock_monotonic_ms();
+
+    document->key = ++coordinator->last_key;
+    document->kv_tokens = kv_tokens;
+    admission_take_document(&coordinator->admission, kv_tokens);
+    coordinator->prefilling = document;
+    if (document_move(document, DOCUMENT_PREFILLING, coordinator_next_sequence(coordinator)) !=
+        TCA_OK)
+        log_error("document %s: cannot be prefilled now", document->id);
+    document_report(document, DOCUMENT_NEWS_PREFILLED, 0, document->token_count, now_ms,
+                    document->sequence);
+    worker_link_open_document(&coordinator->link, document->key, &document->tokens);
+    token_ids_free(&document->tokens);
+    document->has_tokens = false;
+    log_info("document %s: prefill of %lld tokens begins", document->id,
+             (long long)document->token_count);
+    document_flow_publish(coordinator, document);
+}
+
+/* No memory for it without taking another's: wait as STORED, and tell those who want it now. */
+static void give_up(struct coordinator *coordinator, struct document *document, const char *reason)
+{
+    if (reason[0] == '\0')
+        reason = "no KV memory is free for the document now; a question brings it back";
+    document_flow_store(coordinator, document);
+    document_flow_end_watchers(coordinator, document, RPC_RESOURCE_EXHAUSTED, reason);
+    question_flow_end_all(coordinator, document, RPC_RESOURCE_EXHAUSTED, reason);
+}
+
+/* Try to begin the next document's prefill. true: look again, the queue has changed. */
+static bool start_document(struct coordinator *coordinator)
+{
+    struct document_table *table = &coordinator->documents;
+    struct document *document = next_document(coordinator);
+    struct document **victims;
+    enum admission_answer answer;
+    struct tca_error reason = {{0}};
+    size_t count;
+
+    if (document == NULL || coordinator->prefilling != NULL)
+        return false;
+    victims = malloc(table->count * sizeof(*victims));
+    if (victims == NULL)
+        return false;
+    answer = admission_document(&coordinator->admission, document->token_count, table->rows,
+                                table->count, victims, &count, &reason);
+    if (document->is_restored && document->questions == 0 && answer != ADMISSION_NOW &&
+        answer != ADMISSION_NEVER)
+        answer = ADMISSION_FULL; /* after a start, documents take what is free and no more */
+    switch (answer) {
+    case ADMISSION_NOW:
+        if (document->has_tokens)
+            prefill(coordinator, document);
+        else
+            document_flow_tokenize(coordinator, document);
+        break;
+    case ADMISSION_EVICT:
+        for (size_t i = 0; i < count; i++) {
+            log_info("document %s: stored, to make room for %s", victims[i]->id, document->id);
+            document_flow_store(coordinator, victims[i]);
+        }
+        break;
+    case ADMISSION_WAIT:
+        break;
+    case ADMISSION_FULL:
+        give_up(coordinator, document, reason.text);
+        break;
+    case ADMISSION_NEVER:
+        document_flow_fail(coordinator, document, RPC_OUT_OF_RANGE, reason.text);
+        break;
+    }
+    free(victims);
+    return answer == ADMISSION_FULL || answer == ADMISSION_NEVER;
+}
+
+/* Questions. */
+
+static void start_question(struct coordinator *coordinator, struct question *question)
+{
+    question->key = ++coordinator->last_key;
+    question->state = QUESTION_RUNNING;
+    question->started_ms = clock_monotonic_ms();
+    if (question->document != NULL)
+        question->document->last_used_ms = clock_unix_ms();
+    admission_take_question(&coordinator->admission, question->kv_tokens);
+    worker_link_open_question(coordinator, question);
+    token_ids_free(&question->tokens);
+}
+
+static void start_questions(struct coordinator *coordinator)
+{
+    for (struct question *question = coordinator->questions; question != NULL;
+         question = question->next) {
+        const struct document *document = question->document;
+
+        if (question->state != QUESTION_WAITING || !question->is_measured ||
+            (document != NULL && document->state != DOCUMENT_READY))
+            continue;
+        /* Later ones do not overtake the first that must wait for memory. */
+        if (admission_question(&coordinator->admission, question->kv_tokens, NULL) != ADMISSION_NOW)
+            return;
+        start_question(coordinator, question);
+    }
+}
+
+void scheduler_run(struct coordinator *coordinator)
+{
+    if (coordinator->phase != COORDINATOR_SERVING)
+        return;
+    while (start_document(coordinator))
+        continue;
+    start_questions(coordinator);
+}
