@@ -1,0 +1,520 @@
+#include "base/clock.h"
+#include "base/log.h"
+#include "coordinator/coordinator_state.h"
+#include "coordinator/document_flow.h"
+#include "coordinator/question_flow.h"
+#include "coordinator/restore.h"
+#include "coordinator/scheduler.h"
+#include "coordinator/services.h"
+#include "coordinator/timer.h"
+#include "proto/health.h"
+#include "proto/reflection.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum {
+    STOP_GRACE_MS = 1000, /* for the last statuses to reach the clients */
+    SEQUENCE_EPOCH_SHIFT = 32,
+};
+
+static const char *const services[] = {"tca.v1.Documents", "tca.v1.Generation"};
+
+uint64_t coordinator_next_sequence(struct coordinator *coordinator)
+{
+    return ++coordinator->last_sequence;
+}
+
+struct document_facts coordinator_facts(const struct coordinator *coordinator)
+{
+    const Tca__Control__V1__Ready *ready = coordinator->link.ready;
+
+    return (struct document_facts){
+        .model = coordinator->model_name,
+        .kv_bytes_per_token = ready == NULL ? 0 : (int64_t)ready->kv_bytes_per_token,
+    };
+}
+
+/* Phases. */
+
+static enum health_state serving_if(bool is_serving)
+{
+    return is_serving ? HEALTH_SERVING : HEALTH_NOT_SERVING;
+}
+
+static void publish_health(struct coordinator *coordinator)
+{
+    const bool is_serving = coordinator->phase == COORDINATOR_SERVING;
+    const bool has_documents =
+        coordinator->phase != COORDINATOR_DRAINING && coordinator->phase != COORDINATOR_DRAINED;
+
+    /* The table has room for these names: nothing to report. */
+    health_set(coordinator->health, "", serving_if(is_serving));
+    health_set(coordinator->health, services[0], serving_if(has_documents));
+    health_set(coordinator->health, services[1], serving_if(is_serving));
+}
+
+void coordinator_set_phase(struct coordinator *coordinator, enum coordinator_phase phase)
+{
+    coordinator->phase = phase;
+    publish_health(coordinator);
+    pthread_cond_broadcast(&coordinator->changed);
+}
+
+static bool has_ended(const struct coordinator *coordinator)
+{
+    return coordinator->phase == COORDINATOR_DRAINED || coordinator->phase == COORDINATOR_LOST;
+}
+
+enum tca_status coordinator_check_open(const struct coordinator *coordinator, bool needs_group,
+                                       struct tca_error *error)
+{
+    switch (coordinator->phase) {
+    case COORDINATOR_STARTING:
+        return needs_group ? tca_fail(error, TCA_ERR_UNAVAILABLE, "the workers are starting")
+                           : TCA_OK;
+    case COORDINATOR_SERVING:
+        return TCA_OK;
+    case COORDINATOR_DRAINING:
+    case COORDINATOR_DRAINED:
+        return tca_fail(error, TCA_ERR_UNAVAILABLE, "the server is draining");
+    case COORDINATOR_LOST:
+        return tca_fail(error, TCA_ERR_UNAVAILABLE, "the workers are lost");
+    }
+    return TCA_OK;
+}
+
+static void log_memory(const struct coordinator *coordinator)
+{
+    const Tca__Control__V1__Ready *ready = coordinator->link.ready;
+    const struct admission *admission = &coordinator->admission;
+
+    for (size_t i = 0; i < ready->n_ranks; i++) {
+        const Tca__Control__V1__RankInfo *rank = ready->ranks[i];
+
+        log_info("worker %u on %.*s (%.*s): weights %" PRIu64 " MiB, workspace %" PRIu64
+                 " MiB, KV %" PRIu64 " MiB for %u KV heads, memory %" PRIu64 " MiB",
+                 rank->rank, (int)rank->host.len, (const char *)rank->host.data,
+                 (int)rank->device.len, (const char *)rank->device.data, rank->weight_bytes >> 20,
+                 rank->workspace_bytes >> 20, rank->kv_bytes >> 20, rank->kv_heads,
+                 rank->memory_bytes >> 20);
+    }
+    log_info("KV memory holds %" PRIu64 " tokens of %" PRIu64 " bytes: %" PRId64
+             " for documents, %" PRId64 " for questions; the longest sequence has %" PRId64,
+             ready->kv_capacity_tokens, ready->kv_bytes_per_token, admission->document_pool,
+             admission->question_pool, admission->max_tokens);
+}
+
+void coordinator_group_ready(struct coordinator *coordinator)
+{
+    const struct coordinator_options *options = coordinator->options;
+    const Tca__Control__V1__Ready *ready = coordinator->link.ready;
+    const uint64_t capacity = ready->kv_capacity_tokens;
+
+    admission_init(&coordinator->admission, (enum admission_policy)options->kv_policy,
+                   capacity > INT64_MAX ? INT64_MAX : (int64_t)capacity, options->question_kv,
+                   coordinator->max_tokens, (int)options->max_running);
+    log_memory(coordinator);
+    if (coordinator->phase == COORDINATOR_STARTING)
+        coordinator_set_phase(coordinator, COORDINATOR_SERVING);
+    scheduler_run(coordinator);
+}
+
+/* End every call that waits for something that will not happen in this process any more. */
+static void end_watchers(struct coordinator *coordinator, const char *reason)
+{
+    const struct document_table *table = &coordinator->documents;
+
+    for (size_t i = 0; i < table->count; i++)
+        document_flow_end_watchers(coordinator, table->rows[i], RPC_UNAVAILABLE, reason);
+}
+
+static void forget_kv(struct coordinator *coordinator)
+{
+    coordinator->prefilling = NULL;
+    for (size_t i = coordinator->documents.count; i > 0; i--) {
+        struct document *document = coordinator->documents.rows[i - 1];
+
+        document->key = 0;
+        document->kv_tokens = 0;
+        document->is_closing = false;
+        document_flow_go_on_deleting(coordinator, document);
+    }
+}
+
+void coordinator_group_lost(struct coordinator *coordinator, const char *reason)
+{
+    const bool is_draining = coordinator->phase == COORDINATOR_DRAINING;
+
+    if (has_ended(coordinator))
+        return;
+    log_error("the worker group is lost: %s", reason);
+    coordinator_set_phase(coordinator, COORDINATOR_LOST);
+    /* Running questions have their end; the group will not say so any more. */
+    question_flow_end_all(coordinator, NULL, RPC_UNAVAILABLE,
+                          is_draining ? "the workers were lost while draining"
+                                      : "the workers are lost");
+    for (struct question *question = coordinator->questions, *next; question != NULL;
+         question = next) {
+        next = question->next;
+        if (question->key != 0)
+            question_flow_remove(coordinator, question);
+    }
+    end_watchers(coordinator, "the workers are lost");
+    forget_kv(coordinator);
+}
+
+void coordinator_lose_group(struct coordinator *coordinator, const char *reason)
+{
+    pthread_mutex_lock(&coordinator->lock);
+    coordinator_group_lost(coordinator, reason);
+    pthread_mutex_unlock(&coordinator->lock);
+}
+
+void coordinator_drain(struct coordinator *coordinator)
+{
+    struct question *next;
+
+    pthread_mutex_lock(&coordinator->lock);
+    if (!has_ended(coordinator) && coordinator->phase != COORDINATOR_DRAINING) {
+        log_info("draining: %d questions run", coordinator->admission.running);
+        coordinator->drain_until_ms =
+            clock_monotonic_ms() + coordinator->options->drain_timeout * 1000;
+        coordinator_set_phase(coordinator, COORDINATOR_DRAINING);
+        for (struct question *question = coordinator->questions; question != NULL;
+             question = next) {
+            next = question->next;
+            if (question->state != QUESTION_RUNNING)
+                question_flow_end(coordinator, question, RPC_UNAVAILABLE, "the server is draining");
+        }
+        end_watchers(coordinator, "the server is draining");
+    }
+    pthread_mutex_unlock(&coordinator->lock);
+}
+
+void coordinator_tick(struct coordinator *coordinator, int64_t now_ms)
+{
+    const struct coordinator_options *options = coordinator->options;
+    bool is_answering = false;
+
+    if (coordinator->phase == COORDINATOR_STARTING && !options->no_launch &&
+        now_ms - coordinator->started_ms > options->start_timeout * 1000)
+        coordinator_group_lost(coordinator, "it did not become ready within --start-timeout");
+    if (coordinator->phase != COORDINATOR_DRAINING)
+        return;
+    for (const struct question *question = coordinator->questions; question != NULL;
+         question = question->next)
+        is_answering |= question->call != NULL;
+    if (is_answering && now_ms < coordinator->drain_until_ms)
+        return;
+    if (is_answering) {
+        log_warn("draining: --drain-timeout is over, the questions that still run are cut off");
+        question_flow_end_all(coordinator, NULL, RPC_UNAVAILABLE, "the server is draining");
+    }
+    log_info("drained");
+    coordinator_set_phase(coordinator, COORDINATOR_DRAINED);
+}
+
+/* Waiting. */
+
+static enum tca_status end_status(const struct coordinator *coordinator)
+{
+    return coordinator->phase == COORDINATOR_DRAINED ? TCA_OK : TCA_ERR_UNAVAILABLE;
+}
+
+/* Until the phase is at least `phase`. With the lock. */
+static bool wait_for(struct coordinator *coordinator, bool (*is_there)(const struct coordinator *),
+                     int64_t timeout_ms)
+{
+    const int64_t until_ms = clock_monotonic_ms() + timeout_ms;
+    const struct timespec until = {.tv_sec = (time_t)(until_ms / 1000),
+                                   .tv_nsec = (long)(until_ms % 1000) * 1000000};
+
+    while (!is_there(coordinator))
+        if (pthread_cond_timedwait(&coordinator->changed, &coordinator->lock, &until) == ETIMEDOUT)
+            return is_there(coordinator);
+    return true;
+}
+
+static bool has_started(const struct coordinator *coordinator)
+{
+    return coordinator->phase != COORDINATOR_STARTING;
+}
+
+enum tca_status coordinator_wait_ready(struct coordinator *coordinator, int64_t timeout_ms)
+{
+    enum tca_status status = TCA_ERR_DEADLINE;
+
+    pthread_mutex_lock(&coordinator->lock);
+    if (wait_for(coordinator, has_started, timeout_ms))
+        status = coordinator->phase == COORDINATOR_SERVING ? TCA_OK
+                 : coordinator->phase == COORDINATOR_LOST  ? TCA_ERR_UNAVAILABLE
+                                                           : TCA_ERR_CANCELLED;
+    pthread_mutex_unlock(&coordinator->lock);
+    return status;
+}
+
+enum tca_status coordinator_wait(struct coordinator *coordinator, int64_t timeout_ms)
+{
+    enum tca_status status = TCA_ERR_DEADLINE;
+
+    pthread_mutex_lock(&coordinator->lock);
+    if (wait_for(coordinator, has_ended, timeout_ms))
+        status = end_status(coordinator);
+    pthread_mutex_unlock(&coordinator->lock);
+    return status;
+}
+
+/* Starting. */
+
+static enum tca_status read_model(struct coordinator *coordinator, struct tca_error *error)
+{
+    const struct coordinator_options *options = coordinator->options;
+    char *folder;
+    const char *name;
+    int32_t vocab;
+
+    if (options->model == NULL)
+        return tca_fail(error, TCA_ERR_INVALID, "model: is not set, allowed: a model's folder");
+    folder = realpath(options->model, NULL);
+    if (folder == NULL || strlen(folder) >= sizeof(coordinator->model_folder)) {
+        free(folder);
+        return tca_fail(error, TCA_ERR_NOT_FOUND, "model: \"%s\": %s", options->model,
+                        strerror(errno));
+    }
+    strcpy(coordinator->model_folder, folder);
+    free(folder);
+    name = strrchr(coordinator->model_folder, '/');
+    coordinator->model_name = name == NULL ? coordinator->model_folder : name + 1;
+    folder = options->tokenizer != NULL ? options->tokenizer : coordinator->model_folder;
+    TCA_TRY(model_config_read(coordinator->model_folder, &coordinator->model, error));
+    TCA_TRY(tokenizer_open(folder, &coordinator->tokenizer, error));
+    coordinator->chat = chat_format_detect(folder, coordinator->tokenizer);
+    vocab = tokenizer_vocab(coordinator->tokenizer);
+    if (vocab > coordinator->model.vocab)
+        return tca_fail(error, TCA_ERR_INVALID,
+                        "tokenizer: %s has ids up to %" PRId32
+                        ", the model's vocabulary ends at %d",
+                        folder, vocab - 1, coordinator->model.vocab - 1);
+    coordinator->vocab = vocab;
+    coordinator->max_tokens = coordinator->model.max_positions;
+    if (options->max_tokens > coordinator->max_tokens)
+        return tca_fail(error, TCA_ERR_INVALID,
+                        "max-tokens: %" PRId64 ", allowed: 0 to %d, the model's positions",
+                        options->max_tokens, coordinator->model.max_positions);
+    if (options->max_tokens > 0)
+        coordinator->max_tokens = options->max_tokens;
+    log_info("model %s: %s, %d layers, %d KV heads, %" PRId64
+             " parameters, %d positions, chat format %s",
+             coordinator->model_name, coordinator->model.family, coordinator->model.layers,
+             coordinator->model.kv_heads, model_config_parameters(&coordinator->model),
+             coordinator->model.max_positions, chat_format_name(coordinator->chat));
+    return TCA_OK;
+}
+
+static enum tca_status open_store(struct coordinator *coordinator, struct tca_error *error)
+{
+    char folder[4096];
+
+    TCA_TRY(options_state_dir(coordinator->options, folder, sizeof(folder), error));
+    TCA_TRY(store_open(folder, &coordinator->store, error));
+    coordinator->last_sequence = store_epoch(coordinator->store) << SEQUENCE_EPOCH_SHIFT;
+    return restore_documents(coordinator, error);
+}
+
+static enum tca_status make_health(struct coordinator *coordinator)
+{
+    TCA_TRY(health_create(&coordinator->health));
+    TCA_TRY(reflection_create(&coordinator->reflection));
+    publish_health(coordinator);
+    return TCA_OK;
+}
+
+static enum tca_status start_threads(struct coordinator *coordinator)
+{
+    TCA_TRY(task_queue_start(&coordinator->disk));
+    TCA_TRY(task_queue_start(&coordinator->document_tokenizer));
+    return task_queue_start(&coordinator->request_tokenizer);
+}
+
+/* "ADDR:PORT" with the port in use. */
+static enum tca_status write_address(const char *setting, const char *listen, int port,
+                                     char address_out[COORDINATOR_ADDRESS_BYTES],
+                                     struct tca_error *error)
+{
+    const char *colon = strrchr(listen, ':');
+    const int host = colon == NULL ? (int)strlen(listen) : (int)(colon - listen);
+
+    if (host >= COORDINATOR_ADDRESS_BYTES - 16)
+        return tca_fail(error, TCA_ERR_INVALID, "%s: is too long", setting);
+    snprintf(address_out, COORDINATOR_ADDRESS_BYTES, "%.*s:%d", host, listen, port);
+    return TCA_OK;
+}
+
+static enum tca_status listen_to_workers(struct coordinator *coordinator, struct tca_error *error)
+{
+    const char *address = coordinator->options->worker_listen;
+    int port;
+
+    coordinator->worker_method = worker_link_method(coordinator);
+    TCA_TRY(rpc_server_start(address, &coordinator->worker_method, 1, 1,
+                             &coordinator->worker_server, &port, error));
+    return write_address("worker-listen", address, port, coordinator->worker_address, error);
+}
+
+static enum tca_status listen_to_clients(struct coordinator *coordinator, struct tca_error *error)
+{
+    const char *address = coordinator->options->listen;
+    struct rpc_method *methods = coordinator->methods;
+    size_t count = 0;
+    int port;
+
+    count += service_upload_methods(coordinator, methods + count);
+    count += service_documents_methods(coordinator, methods + count);
+    count += service_generation_methods(coordinator, methods + count);
+    count += service_admin_methods(coordinator, methods + count);
+    health_methods(coordinator->health, methods + count);
+    count += HEALTH_METHODS;
+    reflection_methods(coordinator->reflection, methods + count);
+    count += REFLECTION_METHODS;
+    TCA_TRY(rpc_server_start(address, methods, count, SERVER_THREADS, &coordinator->server, &port,
+                             error));
+    return write_address("listen", address, port, coordinator->address, error);
+}
+
+static enum tca_status start_parts(struct coordinator *coordinator, struct tca_error *error)
+{
+    enum tca_status status;
+
+    TCA_TRY(read_model(coordinator, error));
+    TCA_TRY(open_store(coordinator, error));
+    coordinator->methods = calloc(SERVICE_METHODS + HEALTH_METHODS + REFLECTION_METHODS,
+                                  sizeof(*coordinator->methods));
+    status = coordinator->methods == NULL ? TCA_ERR_NO_MEMORY : make_health(coordinator);
+    if (status == TCA_OK)
+        status = start_threads(coordinator);
+    if (status != TCA_OK)
+        return tca_fail(error, status, "no memory or threads to start");
+    TCA_TRY(listen_to_workers(coordinator, error));
+    TCA_TRY(listen_to_clients(coordinator, error));
+    status = timer_start(coordinator, &coordinator->timer);
+    return status == TCA_OK ? TCA_OK : tca_fail(error, status, "no thread for the timer");
+}
+
+/* Documents whose tokens were never counted are counted before the group is there. */
+static void tokenize_restored(struct coordinator *coordinator)
+{
+    pthread_mutex_lock(&coordinator->lock);
+    for (size_t i = 0; i < coordinator->documents.count; i++) {
+        struct document *document = coordinator->documents.rows[i];
+
+        if (document->state == DOCUMENT_QUEUED && document->token_count == 0)
+            document_flow_tokenize(coordinator, document);
+    }
+    pthread_mutex_unlock(&coordinator->lock);
+}
+
+enum tca_status coordinator_start(const struct coordinator_options *options, const char *secret,
+                                  struct coordinator **coordinator_out, struct tca_error *error)
+{
+    struct coordinator *coordinator = calloc(1, sizeof(*coordinator));
+    pthread_condattr_t monotonic;
+    enum tca_status status = TCA_OK;
+
+    if (coordinator == NULL)
+        return tca_fail(error, TCA_ERR_NO_MEMORY, "no memory for the coordinator");
+    coordinator->options = options;
+    coordinator->started_ms = clock_monotonic_ms();
+    pthread_mutex_init(&coordinator->lock, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&coordinator->changed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    if (secret[0] == '\0' || strlen(secret) >= sizeof(coordinator->secret))
+        status = tca_fail(error, TCA_ERR_INVALID, "secret: %zu bytes, allowed: 1 to %zu",
+                          strlen(secret), sizeof(coordinator->secret) - 1);
+    if (status == TCA_OK) {
+        strcpy(coordinator->secret, secret);
+        status = start_parts(coordinator, error);
+    }
+    if (status != TCA_OK) {
+        coordinator_stop(coordinator);
+        return status;
+    }
+    tokenize_restored(coordinator);
+    *coordinator_out = coordinator;
+    return TCA_OK;
+}
+
+const char *coordinator_address(const struct coordinator *coordinator)
+{
+    return coordinator->address;
+}
+
+const char *coordinator_worker_address(const struct coordinator *coordinator)
+{
+    return coordinator->worker_address;
+}
+
+/* Stopping. */
+
+static void end_everything(struct coordinator *coordinator)
+{
+    pthread_mutex_lock(&coordinator->lock);
+    if (!has_ended(coordinator))
+        coordinator_set_phase(coordinator, COORDINATOR_DRAINED);
+    question_flow_end_all(coordinator, NULL, RPC_UNAVAILABLE, "the server is stopping");
+    end_watchers(coordinator, "the server is stopping");
+    health_end_watches(coordinator->health);
+    worker_link_stop(&coordinator->link);
+    pthread_mutex_unlock(&coordinator->lock);
+}
+
+/* Last uses are worth a write only now. */
+static void save_uses(struct coordinator *coordinator)
+{
+    pthread_mutex_lock(&coordinator->lock);
+    for (size_t i = 0; i < coordinator->documents.count; i++) {
+        struct document *document = coordinator->documents.rows[i];
+
+        if (document->state == DOCUMENT_READY)
+            document_flow_save(coordinator, document);
+    }
+    pthread_mutex_unlock(&coordinator->lock);
+}
+
+void coordinator_stop(struct coordinator *coordinator)
+{
+    if (coordinator == NULL)
+        return;
+    if (coordinator->server != NULL)
+        end_everything(coordinator);
+    timer_stop(coordinator->timer);
+    rpc_server_stop(coordinator->server, STOP_GRACE_MS);
+    rpc_server_stop(coordinator->worker_server, STOP_GRACE_MS);
+    task_queue_stop(coordinator->request_tokenizer);
+    task_queue_stop(coordinator->document_tokenizer);
+    if (coordinator->disk != NULL)
+        save_uses(coordinator);
+    task_queue_stop(coordinator->disk);
+    health_destroy(coordinator->health);
+    reflection_destroy(coordinator->reflection);
+    free(coordinator->methods);
+    while (coordinator->questions != NULL) {
+        struct question *question = coordinator->questions;
+
+        coordinator->questions = question->next;
+        question_free(question);
+    }
+    document_table_free(&coordinator->documents);
+    worker_link_free(&coordinator->link);
+    store_close(coordinator->store);
+    tokenizer_close(coordinator->tokenizer);
+    pthread_cond_destroy(&coordinator->changed);
+    pthread_mutex_destroy(&coordinator->lock);
+    free(coordinator);
+}
