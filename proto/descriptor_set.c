@@ -57,10 +57,13 @@ static bool is_in(ProtobufCBinaryData symbol, ProtobufCBinaryData name,
 {
     size_t used = name.len;
 
-    if (symbol.len < name.len || (name.len > 0 && memcmp(symbol.data, name.data, name.len) != 0))
+    if (symbol.len < used || (used > 0 && memcmp(symbol.data, name.data, used) != 0))
         return false;
-    if (symbol.len > used && used > 0 && symbol.data[used++] != '.')
-        return false;
+    if (used > 0 && symbol.len > used) {
+        if (symbol.data[used] != '.' || symbol.len == used + 1)
+            return false;
+        used++;
+    }
     *rest_out = message_text_bytes(symbol.data + used, symbol.len - used);
     return true;
 }
