@@ -22,9 +22,4 @@ enum format_breaks { FORMAT_KEEP_BREAKS, FORMAT_ESCAPE_BREAKS };
 enum tca_status format_escaped(struct bytes *out, const void *text, size_t bytes,
                                enum format_breaks breaks);
 
-/* Append `rows` x `columns` texts (row by row, NULL is empty) as left-aligned columns two spaces
- * apart; widths are counted in characters. */
-enum tca_status format_table(struct bytes *out, const char *const *cells, size_t rows,
-                             size_t columns);
-
 #endif

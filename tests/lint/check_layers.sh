@@ -4,7 +4,7 @@
 # Usage: check_layers.sh REPO_ROOT
 set -eu
 cd "$1"
-generated='include[[:space:]]+"[^"]*[.]pb-c[.]h"' # from proto/, whatever its path says
+generated='include[[:space:]]+["<][^">]*[.]pb-c[.]h[">]' # from proto/, whatever its path says
 bad=$(
     while IFS=: read -r dir allowed; do
         case $dir in '' | '#'*) continue ;; esac

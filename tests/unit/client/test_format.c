@@ -110,22 +110,6 @@ static void control_characters_cannot_reach_a_terminal(void **state)
     check_escaped("\x9b\xc3", 2, FORMAT_KEEP_BREAKS, "\\x9b\\xc3");
 }
 
-static void columns_line_up_by_characters(void **state)
-{
-    static const char *const cells[] = {"ID", "STATE", "NAME",  "caf\xc3\xa9", NULL,
-                                        "x",  "b",     "READY", NULL};
-    static const char expected[] = "ID    STATE  NAME\n"
-                                   "caf\xc3\xa9         x\n"
-                                   "b     READY\n";
-    struct bytes out = {0};
-
-    (void)state;
-    assert_int_equal(format_table(&out, cells, 3, 3), TCA_OK);
-    assert_int_equal(out.size, strlen(expected));
-    assert_memory_equal(out.data, expected, out.size);
-    bytes_free(&out);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -135,7 +119,6 @@ int main(void)
         cmocka_unit_test(durations_grow_from_milliseconds_to_hours),
         cmocka_unit_test(times_are_utc_and_absent_ones_a_dash),
         cmocka_unit_test(control_characters_cannot_reach_a_terminal),
-        cmocka_unit_test(columns_line_up_by_characters),
     };
     return cmocka_run_group_tests_name("format", tests, NULL, NULL);
 }

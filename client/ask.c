@@ -1,0 +1,256 @@
+/* `tca ask` and `tca generate`: a question goes out, its answer streams to stdout. */
+#include "base/clock.h"
+#include "client/commands.h"
+#include "client/format.h"
+#include "client/input.h"
+#include "client/session.h"
+#include "proto/message.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What the events have said so far. */
+struct answer {
+    struct session *session;
+    bool is_line_open;     /* the last character was no newline */
+    bool is_heard;         /* somebody still reads stdout */
+    bool is_sampled;       /* not greedy */
+    uint64_t seed;         /* as the server says */
+    struct bytes logprobs; /* lines for stderr after the answer; owned */
+    char usage[6][96];     /* parts of the closing line */
+    size_t usage_parts;
+};
+
+/* Every part of a request that must live as long as it. */
+struct ask {
+    Tca__V1__AskRequest request;
+    Tca__V1__SamplingParams sampling;
+    Tca__V1__AttentionOptions attention;
+    ProtobufCBinaryData *stop; /* owned */
+    struct bytes text;         /* of the question or prompt; owned */
+};
+
+/* TCA_ERR_INVALID: a usage error. Free in any case. */
+static enum tca_status ask_init(struct ask *ask, const struct client_options *options,
+                                const char *text, struct tca_error *error)
+{
+    int32_t top_k;
+
+    memset(ask, 0, sizeof(*ask));
+    tca__v1__ask_request__init(&ask->request);
+    tca__v1__sampling_params__init(&ask->sampling);
+    tca__v1__attention_options__init(&ask->attention);
+    TCA_TRY(input_int32("max-tokens", options->max_tokens, &ask->request.max_tokens, error));
+    TCA_TRY(input_int32("logprobs", options->logprobs, &ask->request.logprobs, error));
+    TCA_TRY(input_int32("top-k", options->top_k, &top_k, error));
+    if (options->seed != NULL)
+        TCA_TRY(input_uint64("seed", options->seed, &ask->sampling.seed, error));
+    TCA_TRY(input_text(text, &ask->text, error));
+    ask->sampling.temperature = options->temperature;
+    ask->sampling.top_k = top_k;
+    ask->sampling.top_p = options->top_p;
+    ask->sampling.min_p = options->min_p;
+    ask->sampling.repetition_penalty = options->repetition_penalty;
+    ask->request.sampling = &ask->sampling;
+    ask->attention.rule = input_option(options->rule);
+    ask->attention.keep = options->keep;
+    ask->attention.tau = options->tau;
+    ask->attention.evict = input_option(options->evict);
+    ask->request.attention = &ask->attention;
+    ask->request.raw = options->raw;
+    ask->request.parse_special = options->parse_special;
+    ask->request.no_wait = options->no_wait;
+    ask->request.ignore_eos = options->ignore_eos;
+    ask->stop = calloc(options->stop.count + 1, sizeof(*ask->stop));
+    if (ask->stop == NULL)
+        return tca_fail(error, TCA_ERR_NO_MEMORY, "out of memory");
+    for (size_t i = 0; i < options->stop.count; i++)
+        ask->stop[i] = input_option(options->stop.items[i]);
+    ask->request.stop = ask->stop;
+    ask->request.n_stop = options->stop.count;
+    return TCA_OK;
+}
+
+static void ask_free(struct ask *ask)
+{
+    free(ask->stop);
+    bytes_free(&ask->text);
+}
+
+static enum tca_status append_logprob(struct bytes *out, const Tca__V1__TokenLogprob *chosen)
+{
+    char text[64];
+
+    snprintf(text, sizeof(text), "%" PRId32 " %.4f :", chosen->token_id, (double)chosen->logprob);
+    TCA_TRY(bytes_append_text(out, text));
+    for (size_t i = 0; i < chosen->n_top; i++) {
+        snprintf(text, sizeof(text), " %" PRId32 " %.4f", chosen->top[i]->token_id,
+                 (double)chosen->top[i]->logprob);
+        TCA_TRY(bytes_append_text(out, text));
+    }
+    return bytes_append_text(out, "\n");
+}
+
+static void show_delta(struct answer *answer, const Tca__V1__AskEvent__Delta *delta)
+{
+    progress_clear(&answer->session->progress);
+    if (delta->text.len > 0) {
+        answer->is_heard = session_print_text(answer->session, delta->text.data, delta->text.len);
+        answer->is_line_open = delta->text.data[delta->text.len - 1] != '\n';
+    }
+    for (size_t i = 0; i < delta->n_logprobs; i++)
+        append_logprob(&answer->logprobs, delta->logprobs[i]);
+}
+
+static void show_progress(struct answer *answer, const Tca__V1__AskEvent__Progress *progress)
+{
+    struct progress_state state = {
+        .phase = "reading",
+        .unit = PROGRESS_TOKENS,
+        .done = progress->tokens_done,
+        .total = progress->tokens_total,
+        .eta_ms = progress->eta_ms,
+    };
+
+    progress_show(&answer->session->progress, &state, clock_monotonic_ms());
+}
+
+static void add_usage(struct answer *answer, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void add_usage(struct answer *answer, const char *format, ...)
+{
+    char *part = answer->usage[answer->usage_parts++];
+    va_list values;
+
+    va_start(values, format);
+    vsnprintf(part, sizeof(answer->usage[0]), format, values);
+    va_end(values);
+}
+
+static void take_usage(struct answer *answer, const Tca__V1__AskEvent__Finished *finished)
+{
+    const ProtobufCEnumValue *reason = protobuf_c_enum_descriptor_get_value(
+        &tca__v1__ask_event__finished__reason__descriptor, (int)finished->reason);
+    const Tca__V1__Usage *usage = finished->usage;
+    char text[FORMAT_BYTES], rate[FORMAT_BYTES];
+
+    add_usage(answer, "%s", reason != NULL ? reason->name : "UNKNOWN");
+    if (usage == NULL)
+        return;
+    format_count(usage->document_tokens, text);
+    add_usage(answer, "%s document + %" PRIu64 " question + %" PRIu64 " answer tokens", text,
+              usage->question_tokens, usage->completion_tokens);
+    format_duration(usage->first_token_ms, text);
+    add_usage(answer, "first token %s", text);
+    if (usage->decode_ms > 0 && usage->completion_tokens > 1) {
+        format_rate((double)(usage->completion_tokens - 1) * 1000 / (double)usage->decode_ms, rate);
+        add_usage(answer, "then %s tokens/s", rate);
+    }
+    if (usage->kept_share > 0)
+        add_usage(answer, "kept %.1f %% of the cache", usage->kept_share * 100);
+    if (answer->is_sampled)
+        add_usage(answer, "seed %" PRIu64, answer->seed);
+}
+
+static void show_event(struct answer *answer, const Tca__V1__AskEvent *event)
+{
+    if (answer->session->is_json) {
+        answer->is_heard = session_print_json(answer->session, &event->base);
+        return;
+    }
+    switch (event->body_case) {
+    case TCA__V1__ASK_EVENT__BODY_ACCEPTED:
+        answer->seed = event->accepted->seed;
+        break;
+    case TCA__V1__ASK_EVENT__BODY_PROGRESS:
+        show_progress(answer, event->progress);
+        break;
+    case TCA__V1__ASK_EVENT__BODY_DELTA:
+        show_delta(answer, event->delta);
+        break;
+    case TCA__V1__ASK_EVENT__BODY_FINISHED:
+        take_usage(answer, event->finished);
+        break;
+    case TCA__V1__ASK_EVENT__BODY_SELECTION:
+    case TCA__V1__ASK_EVENT__BODY_HEARTBEAT:
+    case TCA__V1__ASK_EVENT__BODY__NOT_SET:
+    case _TCA__V1__ASK_EVENT__BODY__CASE_IS_INT_SIZE:
+        break;
+    }
+}
+
+/* After the answer: its newline on stdout, what it took on stderr. */
+static void show_end(struct answer *answer)
+{
+    progress_clear(&answer->session->progress);
+    if (answer->is_line_open && answer->is_heard)
+        session_print(answer->session, "\n", 1);
+    fwrite(answer->logprobs.data, 1, answer->logprobs.size, stderr);
+    for (size_t i = 0; i < answer->usage_parts; i++)
+        fprintf(stderr, "%s%s", i == 0 ? "[" : "; ", answer->usage[i]);
+    if (answer->usage_parts > 0)
+        fprintf(stderr, "]\n");
+}
+
+static int run(struct session *session, const Tca__V1__AskRequest *request)
+{
+    struct answer answer = {
+        .session = session, .is_heard = true, .is_sampled = request->sampling->temperature > 0};
+    void *event;
+    struct call call;
+
+    if (!call_request(&call, session, "/tca.v1.Generation/Ask", &request->base))
+        return EXIT_REFUSED;
+    while ((event = call_receive(&call, &tca__v1__ask_event__descriptor)) != NULL) {
+        if (answer.is_heard)
+            show_event(&answer, event);
+        if (!answer.is_heard)
+            call_cancel(&call); /* which ends the question on the server */
+        message_free(event);
+    }
+    show_end(&answer);
+    bytes_free(&answer.logprobs);
+    return call_finish(&call);
+}
+
+static int ask_run(struct session *session, const struct client_options *options,
+                   const char *document_id, const char *text)
+{
+    struct tca_error error = {0};
+    struct ask ask;
+    enum tca_status status = ask_init(&ask, options, text, &error);
+    int code;
+
+    if (status == TCA_ERR_INVALID) {
+        fprintf(stderr, "tca: %s\n", error.text);
+        code = EXIT_USAGE;
+    } else if (status != TCA_OK) {
+        code = session_fail_here(session, error.text);
+    } else {
+        ProtobufCBinaryData field = {.len = ask.text.size, .data = ask.text.data};
+
+        if (document_id != NULL) {
+            ask.request.source_case = TCA__V1__ASK_REQUEST__SOURCE_DOCUMENT_ID;
+            ask.request.document_id = message_text(document_id);
+            ask.request.question = field;
+        } else {
+            ask.request.source_case = TCA__V1__ASK_REQUEST__SOURCE_PROMPT;
+            ask.request.prompt = field;
+        }
+        code = run(session, &ask.request);
+    }
+    ask_free(&ask);
+    return code;
+}
+
+COMMAND_FUNCTION(ask)
+{
+    return ask_run(session, options, arguments[0], arguments[1]);
+}
+
+COMMAND_FUNCTION(generate)
+{
+    return ask_run(session, options, NULL, arguments[0]);
+}
