@@ -15,6 +15,7 @@ struct options {
     int64_t memory;
     int64_t any;
     double share;
+    double real;
     enum policy policy;
     char *model;
     char *config;
@@ -32,6 +33,7 @@ static const struct setting rows[] = {
     {SETTING_FIELD(struct options, any), .name = "any", .help = "any number"},
     {SETTING_FIELD(struct options, share), .name = "share", .initial = "0.1", .real_min = 0,
      .real_max = 1, .help = "a share"},
+    {SETTING_FIELD(struct options, real), .name = "real", .help = "any real number"},
     {SETTING_FIELD(struct options, policy), .name = "policy", .initial = "refuse",
      .choices = policies, .help = "what to do"},
     {SETTING_FIELD(struct options, model), .name = "model", .metavar = "DIR", .help = "a folder"},
@@ -138,8 +140,9 @@ static void both_spellings_are_read_and_the_last_wins(void **state)
 {
     struct fixture *fixture = *state;
 
-    assert_int_equal(load(fixture, "--workers=3~--no-launch~--workers~4~--memory=8K~--any=-7~"
-                                   "--share~.25~--policy=lru~--model~a=b~--stop~x~--stop=y"),
+    assert_int_equal(load(fixture,
+                          "--workers=3~--no-launch~--workers~4~--memory=8K~--any=-7~--real=-1e3~"
+                          "--share~.25~--policy=lru~--model~a=b~--stop~x~--stop=y"),
                      TCA_OK);
     assert_true(fixture->options.no_launch);
     assert_int_equal(fixture->options.workers, 4);
@@ -189,6 +192,8 @@ static void wrong_values_are_refused_with_what_is_allowed(void **state)
         {"--any=1.5", "a whole number"},
         {"--memory=8KB", "K, M, G or T"},
         {"--memory=9000000T", "K, M, G or T"},
+        {"--memory=16777217T", "K, M, G or T"}, /* 1T more than 2^64 */
+        {"--real=1e999", "a number"},
         {"--memory=-1K", "K, M, G or T"},
         {"--share=1.5", "0 to 1"},
         {"--share=nan", "0 to 1"},

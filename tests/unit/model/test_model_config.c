@@ -289,7 +289,8 @@ static void yarn_factor_may_be_the_ratio_of_the_lengths(void **state)
     assert_int_equal(config.rope.original_max_positions, 256);
 }
 
-/* By hand: needle-9m's tensors have 9,424,960 elements; SmolLM2-135M is 134,515,008. */
+/* As published: SmolLM2-135M has 134,515,008 parameters, Qwen2.5-0.5B 494,032,768, Qwen3-0.6B
+ * 596,049,920. */
 static void sizes_follow_from_the_config(void **state)
 {
     const struct model_config smollm = {.hidden = 576,
@@ -300,6 +301,24 @@ static void sizes_follow_from_the_config(void **state)
                                         .ffn = 1536,
                                         .vocab = 49152,
                                         .has_tied_embeddings = true};
+    const struct model_config qwen2 = {.hidden = 896,
+                                       .layers = 24,
+                                       .q_heads = 14,
+                                       .kv_heads = 2,
+                                       .head_dim = 64,
+                                       .ffn = 4864,
+                                       .vocab = 151936,
+                                       .has_qkv_bias = true,
+                                       .has_tied_embeddings = true};
+    const struct model_config qwen3 = {.hidden = 1024,
+                                       .layers = 28,
+                                       .q_heads = 16,
+                                       .kv_heads = 8,
+                                       .head_dim = 128,
+                                       .ffn = 3072,
+                                       .vocab = 151936,
+                                       .has_qk_norm = true,
+                                       .has_tied_embeddings = true};
     struct model_config largest = {.hidden = MODEL_HIDDEN_MAX,
                                    .layers = MODEL_LAYERS_MAX,
                                    .q_heads = MODEL_HEADS_MAX,
@@ -310,6 +329,8 @@ static void sizes_follow_from_the_config(void **state)
 
     (void)state;
     assert_int_equal(model_config_parameters(&smollm), 134515008);
+    assert_int_equal(model_config_parameters(&qwen2), 494032768);
+    assert_int_equal(model_config_parameters(&qwen3), 596049920);
     assert_int_equal(model_config_kv_bytes(&smollm, 3), 23040);
     assert_true(model_config_parameters(&largest) > 0);
     assert_true(model_config_kv_bytes(&largest, MODEL_HEADS_MAX) <=

@@ -96,6 +96,7 @@ static void wrong_expectations_are_named(void **state)
     assert_contains(error.text, "model.safetensors: tensor c is missing");
     assert_int_equal(weight_files_find(files, "a", 2, 3, &tensor, &error), TCA_ERR_INVALID);
     assert_contains(error.text, "model.safetensors: a: shape [3, 2], expected [2, 3]");
+    assert_int_equal(weight_files_find(files, "a", 3, 3, &tensor, &error), TCA_ERR_INVALID);
     assert_int_equal(weight_files_find(files, "a", 0, 3, &tensor, &error), TCA_ERR_INVALID);
     assert_contains(error.text, "expected [3]");
     assert_int_equal(weight_files_find(files, "ids", 0, 1, &tensor, &error), TCA_ERR_INVALID);
@@ -164,11 +165,17 @@ static void header_length_is_checked_before_it_is_used(void **state)
 {
     static const uint64_t lengths[] = {3, 100000001, UINT64_MAX, UINT64_MAX - 7, 1ULL << 63};
     struct folder *folder = *state;
+    char path[128];
 
     for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
         safetensors_write_length(folder, single, "{}", lengths[i], 0);
         assert_open_fails(folder, TCA_ERR_INVALID, "a header of");
     }
+    /* In a file that could hold it, the format's own limit counts. */
+    safetensors_write_length(folder, single, "{}", 100000001, 0);
+    snprintf(path, sizeof(path), "%s/%s", folder->path, single);
+    assert_int_equal(truncate(path, 200000000), 0);
+    assert_open_fails(folder, TCA_ERR_INVALID, "at most 100000000");
     folder_write_text(folder, single, "1234567");
     assert_open_fails(folder, TCA_ERR_INVALID, "7 bytes are too few");
     folder_write_text(folder, single, "");
@@ -241,6 +248,8 @@ static const struct {
      TCA_ERR_INVALID},
     {"{\"weight_map\":{\"a\":\"two.st\",\"b\":\"two.st\"}}", "weight_map.a = \"two.st\", but that",
      TCA_ERR_INVALID},
+    {"{\"weight_map\":{\"a\":\"two.st\",\"b\":\"one.st\"}}", "weight_map.a = \"two.st\", but that",
+     TCA_ERR_INVALID},
     {"{\"weight_map\":{\"a\":\"three.st\"}}", "three.st", TCA_ERR_NOT_FOUND},
     {"{\"weight_map\":{\"a\":\"../one.st\"}}", "must be the name of a file", TCA_ERR_INVALID},
     {"{\"weight_map\":{\"a\":\"/etc/passwd\"}}", "must be the name of a file", TCA_ERR_INVALID},
@@ -294,6 +303,36 @@ static void fingerprint_depends_on_names_shapes_and_bytes(void **state)
     assert_string_equal(fingerprints[0], fingerprints[4]);
 }
 
+static void fingerprint_sees_both_ends_of_a_tensor(void **state)
+{
+    static const char header[] =
+        "{\"a\":{\"dtype\":\"U8\",\"shape\":[20000],\"data_offsets\":[0,20000]}}";
+    static const long changed_bytes[] = {-1, 0, 19999};
+    char fingerprints[3][WEIGHT_FINGERPRINT_BYTES];
+    struct folder *folder = *state;
+    char path[128];
+
+    snprintf(path, sizeof(path), "%s/%s", folder->path, single);
+    for (int i = 0; i < 3; i++) {
+        struct weight_files *files;
+
+        safetensors_write(folder, single, header, 20000);
+        if (changed_bytes[i] >= 0) {
+            FILE *file = fopen(path, "r+e");
+
+            assert_non_null(file);
+            assert_int_equal(fseek(file, 8 + (long)strlen(header) + changed_bytes[i], SEEK_SET), 0);
+            fputc(0xee, file);
+            fclose(file);
+        }
+        files = open_right(folder);
+        assert_int_equal(weight_files_fingerprint(files, fingerprints[i]), TCA_OK);
+        weight_files_close(files);
+    }
+    assert_string_not_equal(fingerprints[0], fingerprints[1]);
+    assert_string_not_equal(fingerprints[0], fingerprints[2]);
+}
+
 #define FILES_TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void)
@@ -308,6 +347,7 @@ int main(void)
         FILES_TEST(shards_are_read_by_their_index),
         FILES_TEST(wrong_indexes_are_refused),
         FILES_TEST(fingerprint_depends_on_names_shapes_and_bytes),
+        FILES_TEST(fingerprint_sees_both_ends_of_a_tensor),
     };
     return cmocka_run_group_tests_name("weight_files", tests, NULL, NULL);
 }
