@@ -17,6 +17,10 @@ function(tca_program name)
   target_link_libraries(${name} PRIVATE ${ARG_DEPENDS} tca_options)
 endfunction()
 
+# C-core is not instrumented: without the TSan option its own threads look like races.
+set(TCA_TEST_ENVIRONMENT "TCA_SOURCE=${PROJECT_SOURCE_DIR}"
+                         "TSAN_OPTIONS=ignore_noninstrumented_modules=1")
+
 # tca_test(FILE.c LABEL label [RANKS n] [TIMEOUT s] DEPENDS target..)
 # LABEL is unit (nothing), gpu (one GPU), dist (several ranks) or e2e. Exit code 77 = skipped.
 function(tca_test source)
@@ -36,8 +40,7 @@ function(tca_test source)
   endif()
   set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL} SKIP_RETURN_CODE 77
                        TIMEOUT ${ARG_TIMEOUT}
-                       # C-core is not instrumented: without this its own threads look like races.
-                       ENVIRONMENT "TCA_SOURCE=${PROJECT_SOURCE_DIR};TSAN_OPTIONS=ignore_noninstrumented_modules=1")
+                       ENVIRONMENT "${TCA_TEST_ENVIRONMENT}")
   if(ARG_LABEL STREQUAL gpu)
     set_tests_properties(${name} PROPERTIES RESOURCE_LOCK gpu)
   endif()
@@ -53,5 +56,5 @@ function(tca_python_test name script)
     set(ARG_TIMEOUT 300)
   endif()
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" SKIP_RETURN_CODE 77
-                       TIMEOUT ${ARG_TIMEOUT} ENVIRONMENT "TCA_SOURCE=${PROJECT_SOURCE_DIR}")
+                       TIMEOUT ${ARG_TIMEOUT} ENVIRONMENT "${TCA_TEST_ENVIRONMENT}")
 endfunction()
