@@ -147,7 +147,8 @@ struct kernel_backend {
                                  const int32_t *indices, int rows, int cols);
 
     /* The `count` largest of each row in falling order, ties to the lowest id, and the row's
-     * log-sum-exp: what a rank must tell of its vocabulary. Waits.
+     * log-sum-exp: what a rank must tell of its vocabulary. Places beyond `cols` get -inf and
+     * id -1. Waits.
      * logits: [rows, cols] f32; values_out, ids_out: host [rows, count]; lse_out: host [rows]. */
     enum tca_status (*logits_top)(struct kernel_queue *queue, float *values_out, int32_t *ids_out,
                                   float *lse_out, const float *logits, int rows, int cols,

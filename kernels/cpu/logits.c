@@ -73,7 +73,12 @@ static void top_rows(void *context, int first, int rows)
     for (int r = first; r < first + rows; r++) {
         const float *row = job->logits + (size_t)r * (size_t)job->cols;
         size_t at = (size_t)r * (size_t)job->count;
-        top_of_row(job->values + at, job->ids + at, row, job->cols, job->count);
+        int found = job->count < job->cols ? job->count : job->cols;
+        top_of_row(job->values + at, job->ids + at, row, job->cols, found);
+        for (int i = found; i < job->count; i++) {
+            job->values[at + (size_t)i] = -INFINITY;
+            job->ids[at + (size_t)i] = -1;
+        }
         float most = job->values[at];
         double sum = 0;
         for (int i = 0; i < job->cols; i++)
