@@ -138,12 +138,24 @@ static enum tca_status read_heads(const struct json_node *root, struct model_con
     return TCA_OK;
 }
 
+static enum tca_status read_eps(const struct json_node *root, struct model_config *config,
+                                struct tca_error *error)
+{
+    struct json_node node = json_node_get(root, "rms_norm_eps");
+    double eps = 1e-6;
+
+    if (json_node_exists(&node))
+        TCA_TRY(json_node_double(&node, &eps, error));
+    if (!(eps >= 1e-12 && eps <= 0.1))
+        return json_node_fail(&node, error, TCA_ERR_INVALID, "= %g must be from 1e-12 to 0.1", eps);
+    config->rms_eps = (float)eps;
+    return TCA_OK;
+}
+
 static enum tca_status read_numbers(const struct json_node *root, struct model_config *config,
                                     struct tca_error *error)
 {
     struct json_node tie = json_node_get(root, "tie_word_embeddings");
-    struct json_node eps = json_node_get(root, "rms_norm_eps");
-    double rms_eps = 1e-6;
 
     TCA_TRY(read_int(root, "hidden_size", MODEL_HIDDEN_MAX, -1, &config->hidden, error));
     TCA_TRY(read_int(root, "num_hidden_layers", MODEL_LAYERS_MAX, -1, &config->layers, error));
@@ -152,12 +164,7 @@ static enum tca_status read_numbers(const struct json_node *root, struct model_c
     TCA_TRY(read_int(root, "max_position_embeddings", MODEL_POSITIONS_MAX, -1,
                      &config->max_positions, error));
     TCA_TRY(read_heads(root, config, error));
-    if (json_node_exists(&eps))
-        TCA_TRY(json_node_double(&eps, &rms_eps, error));
-    if (!(rms_eps >= 1e-12 && rms_eps <= 0.1))
-        return json_node_fail(&eps, error, TCA_ERR_INVALID, "= %g must be from 1e-12 to 0.1",
-                              rms_eps);
-    config->rms_eps = (float)rms_eps;
+    TCA_TRY(read_eps(root, config, error));
     if (json_node_exists(&tie))
         TCA_TRY(json_node_bool(&tie, &config->has_tied_embeddings, error));
     return TCA_OK;
@@ -222,7 +229,7 @@ static enum tca_status open_json(const char *folder, const char *name,
 static enum tca_status read_generation_config(const char *folder, struct model_config *config,
                                               struct tca_error *error)
 {
-    struct json_document *document;
+    struct json_document *document = NULL;
     struct tca_error unread;
     struct json_node root;
     enum tca_status status;
@@ -244,7 +251,7 @@ enum tca_status model_config_read(const char *folder, struct model_config *confi
                                   struct tca_error *error)
 {
     struct model_config config = {0};
-    struct json_document *document;
+    struct json_document *document = NULL;
     struct json_node root;
     enum tca_status status;
 

@@ -24,9 +24,9 @@ static void frequencies_are_those_of_transformers(void **state)
         assert_int_equal(config.head_dim, 2 * golden->half);
         rope_frequencies(&config.rope, config.head_dim, config.max_positions, inv_freq, &magnitude);
         assert_true(fabsf(magnitude - golden->magnitude) <= 1e-7F * golden->magnitude);
-        /* torch's vectorised pow and libm's may differ in the last bit or two. */
+        /* Equal but for the last bit, where torch's vectorised pow is not libm's. */
         for (int j = 0; j < golden->half; j++)
-            if (fabsf(inv_freq[j] - golden->inv_freq[j]) > 3e-7F * golden->inv_freq[j])
+            if (fabsf(inv_freq[j] - golden->inv_freq[j]) > 1.2e-7F * golden->inv_freq[j])
                 fail_msg("%s: frequency %d is %.9g, expected %.9g", golden->name, j,
                          (double)inv_freq[j], (double)golden->inv_freq[j]);
     }
