@@ -125,10 +125,9 @@ static enum tca_status make_folder(int parent, const char *name, int *folder_out
     return *folder_out >= 0 ? TCA_OK : fail_io(error, "open", name);
 }
 
-/* mkdir -p. */
-static enum tca_status make_path(const char *path, struct tca_error *error)
+enum tca_status store_make_folder(const char *folder, struct tca_error *error)
 {
-    char *copy = strdup(path);
+    char *copy = strdup(folder);
     enum tca_status status = copy == NULL ? TCA_ERR_NO_MEMORY : TCA_OK;
 
     for (char *c = copy == NULL ? NULL : copy + 1; status == TCA_OK && c != NULL;) {
@@ -234,7 +233,7 @@ static enum tca_status count_epoch(struct store *store, struct tca_error *error)
 
 static enum tca_status open_folders(struct store *store, struct tca_error *error)
 {
-    TCA_TRY(make_path(store->folder, error));
+    TCA_TRY(store_make_folder(store->folder, error));
     store->root = open(store->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (store->root < 0)
         return fail_io(error, "open", store->folder);

@@ -20,6 +20,9 @@
 
 struct store;
 
+/* Make a folder and those above it where they are missing. TCA_ERR_IO, TCA_ERR_DENIED. */
+enum tca_status store_make_folder(const char *folder, struct tca_error *error);
+
 /* Make the folder where it is missing, lock it, clean up after a crash.
  * TCA_ERR_BUSY: another coordinator runs on it. TCA_ERR_IO, TCA_ERR_DENIED: with path and cause. */
 enum tca_status store_open(const char *folder, struct store **store_out, struct tca_error *error);

@@ -1,0 +1,13 @@
+/* The life of the program tca-coordinator: a coordinator and the worker group it starts. */
+#ifndef COORDINATOR_SUPERVISOR_H
+#define COORDINATOR_SUPERVISOR_H
+
+#include "coordinator/options.h"
+
+/* Run until drained (SIGTERM, SIGINT or Admin.Drain) or until the group is lost; before any thread
+ * is started. Prints to stdout `listening on ADDR:PORT`, with --no-launch `workers connect to
+ * ADDR:PORT`, and `ready` once questions are answered. A second signal ends without waiting.
+ * TCA_OK: drained. Anything else was logged. */
+enum tca_status supervisor_run(const struct coordinator_options *options);
+
+#endif
