@@ -1,6 +1,7 @@
 #!/bin/bash
 # Install the Debian packages that are missing, as root or through sudo.
-# Usage: install_packages.sh build|test..    build: to build and run; test: to run the tests
+# Usage: install_packages.sh GROUP..    build: to build and run; demo: for quickstart.sh; test: to
+# run the tests
 #
 # Does nothing, quickly, when all are there. Where it cannot install, it lists what is missing and
 # exits 1. On a system without dpkg it only says what is needed: CMake then names what it lacks.
@@ -12,14 +13,16 @@ build_packages=(
     libopenmpi-dev openmpi-bin libdnnl-dev libssl-dev
     libpcre2-dev libutf8proc-dev libjansson-dev
 )
+demo_packages=(python3-minimal)
 test_packages=(libcmocka-dev clang-format git python3-venv)
 
 wanted=()
 for group in "$@"; do
     case $group in
     build) wanted+=("${build_packages[@]}") ;;
+    demo) wanted+=("${demo_packages[@]}") ;;
     test) wanted+=("${test_packages[@]}") ;;
-    *) echo "usage: install_packages.sh build|test.." >&2; exit 2 ;;
+    *) echo "usage: install_packages.sh build|demo|test.." >&2; exit 2 ;;
     esac
 done
 

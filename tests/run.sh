@@ -63,7 +63,7 @@ count_results() {
 
 run_preset() {
     local preset=$1 results=$PWD/build/$1/results.xml
-    step "configure $preset" quiet "build/$preset.configure.log" cmake --preset "$preset" || return
+    step "configure $preset" quiet "build/$preset.configure.log" cmake --preset "$preset" -DBUILD_TESTING=ON || return
     step "build $preset" quiet "build/$preset.build.log" cmake --build --preset "$preset" || return
     rm -f "$results"
     echo "== test $preset"
