@@ -1,0 +1,32 @@
+/* Hashes of the tokenizer's tables. */
+#ifndef MODEL_HASH_H
+#define MODEL_HASH_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* Spread the entropy of `x` over all bits (the finaliser of MurmurHash3). */
+static inline uint64_t hash_mix(uint64_t x)
+{
+    x ^= x >> 33;
+    x *= UINT64_C(0xff51afd7ed558ccd);
+    x ^= x >> 33;
+    x *= UINT64_C(0xc4ceb9fe1a85ec53);
+    return x ^ (x >> 33);
+}
+
+static inline uint64_t hash_bytes(const char *data, size_t bytes)
+{
+    uint64_t hash = bytes, tail = 0;
+
+    for (; bytes >= sizeof(tail); data += sizeof(tail), bytes -= sizeof(tail)) {
+        memcpy(&tail, data, sizeof(tail));
+        hash = hash_mix(hash ^ tail);
+    }
+    tail = 0;
+    memcpy(&tail, data, bytes);
+    return hash_mix(hash ^ tail);
+}
+
+#endif
