@@ -1,0 +1,81 @@
+/* tca-bench-tokenizer FOLDER FILE [ROUNDS]: how fast the tokenizer of a model encodes a text, one
+ * thread. Prints one JSON line: bytes, tokens, and the seconds of the fastest and the median of
+ * ROUNDS (default 5) calls after one to warm up. */
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "model/tokenizer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { ROUNDS_MAX = 100 };
+
+static bool read_text(const char *path, struct bytes *text_out)
+{
+    FILE *file = fopen(path, "rb");
+    char part[65536];
+    size_t got;
+
+    if (file == NULL)
+        return false;
+    while ((got = fread(part, 1, sizeof(part), file)) > 0)
+        if (bytes_append(text_out, part, got) != TCA_OK)
+            break;
+    fclose(file);
+    return got == 0;
+}
+
+static int compare(const void *left, const void *right)
+{
+    const int64_t a = *(const int64_t *)left, b = *(const int64_t *)right;
+
+    return (a > b) - (a < b);
+}
+
+static enum tca_status measure(const struct tokenizer *tokenizer, const struct bytes *text,
+                               int rounds)
+{
+    int64_t taken_ns[ROUNDS_MAX];
+    struct token_ids ids = {0};
+
+    for (int round = -1; round < rounds; round++) {
+        const int64_t start = clock_monotonic_ns();
+        enum tca_status status;
+
+        token_ids_free(&ids);
+        status = tokenizer_encode(tokenizer, (const char *)text->data, text->size, false, &ids);
+        if (status != TCA_OK)
+            return status;
+        if (round >= 0)
+            taken_ns[round] = clock_monotonic_ns() - start;
+    }
+    qsort(taken_ns, (size_t)rounds, sizeof(*taken_ns), compare);
+    printf("{\"bytes\": %zu, \"tokens\": %zu, \"fastest_s\": %.6f, \"median_s\": %.6f}\n",
+           text->size, ids.count, (double)taken_ns[0] * 1e-9, (double)taken_ns[rounds / 2] * 1e-9);
+    token_ids_free(&ids);
+    return TCA_OK;
+}
+
+int main(int argc, char **argv)
+{
+    const int rounds = argc == 4 ? atoi(argv[3]) : 5;
+    struct tokenizer *tokenizer = NULL;
+    struct bytes text = {0};
+    struct tca_error error = {0};
+    enum tca_status status;
+
+    if (argc < 3 || argc > 4 || rounds < 1 || rounds > ROUNDS_MAX) {
+        fprintf(stderr, "usage: tca-bench-tokenizer FOLDER FILE [ROUNDS, 1 to %d]\n", ROUNDS_MAX);
+        return 2;
+    }
+    if (tokenizer_open(argv[1], &tokenizer, &error) != TCA_OK) {
+        fprintf(stderr, "tca-bench-tokenizer: %s\n", error.text);
+        return 1;
+    }
+    status = read_text(argv[2], &text) ? measure(tokenizer, &text, rounds) : TCA_ERR_IO;
+    if (status != TCA_OK)
+        fprintf(stderr, "tca-bench-tokenizer: %s: %s\n", argv[2], tca_status_text(status));
+    bytes_free(&text);
+    tokenizer_close(tokenizer);
+    return status == TCA_OK ? 0 : 1;
+}
