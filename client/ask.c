@@ -187,7 +187,8 @@ static void show_end(struct answer *answer)
     progress_clear(&answer->session->progress);
     if (answer->is_line_open && answer->is_heard)
         session_print(answer->session, "\n", 1);
-    fwrite(answer->logprobs.data, 1, answer->logprobs.size, stderr);
+    if (answer->logprobs.size > 0)
+        fwrite(answer->logprobs.data, 1, answer->logprobs.size, stderr);
     for (size_t i = 0; i < answer->usage_parts; i++)
         fprintf(stderr, "%s%s", i == 0 ? "[" : "; ", answer->usage[i]);
     if (answer->usage_parts > 0)

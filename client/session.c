@@ -67,7 +67,7 @@ bool session_print(struct session *session, const void *data, size_t bytes)
 {
     if (session->is_output_lost)
         return false;
-    if (fwrite(data, 1, bytes, stdout) == bytes && fflush(stdout) == 0)
+    if (bytes == 0 || (fwrite(data, 1, bytes, stdout) == bytes && fflush(stdout) == 0))
         return true;
     session->is_output_lost = true;
     if (errno != EPIPE) /* a reader that has seen enough is no failure to talk about */
