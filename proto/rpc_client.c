@@ -35,14 +35,11 @@ enum tca_status rpc_channel_open(const char *address, struct rpc_channel **chann
                                  struct tca_error *error)
 {
     struct rpc_channel *channel = calloc(1, sizeof(*channel));
-    grpc_channel_credentials *credentials;
 
     if (channel == NULL)
         return tca_fail(error, TCA_ERR_NO_MEMORY, "no memory for a connection");
     rpc_core_start();
-    credentials = rpc_core_channel_credentials();
-    channel->handle = grpc_channel_create(address, credentials, rpc_core_channel_settings());
-    grpc_channel_credentials_release(credentials);
+    channel->handle = rpc_core_channel_create(address);
     *channel_out = channel;
     return TCA_OK;
 }

@@ -5,8 +5,11 @@
 #include "proto/rpc.h"
 
 #include <grpc/compression.h>
+#include <grpc/grpc_security.h>
 #include <grpc/support/log.h>
 #include <grpc/support/time.h>
+
+#include <string.h>
 
 enum {
     KEEPALIVE_MS = 60 * 1000,
@@ -17,6 +20,9 @@ enum {
     IDLE_MS = 15 * 60 * 1000,
     HANDSHAKE_MS = 20 * 1000,
     STREAMS_PER_CONNECTION = 1024,
+    /* Of all connections of a server together: messages that are not complete, headers, buffers.
+     * When it is spent, C-core ends calls RESOURCE_EXHAUSTED. */
+    MEMORY_BYTES = 256 * 1024 * 1024,
     RECONNECT_FIRST_MS = 200,
     RECONNECT_MAX_MS = 5 * 1000,
 };
@@ -78,31 +84,44 @@ void rpc_core_stop(void)
     grpc_shutdown();
 }
 
-const grpc_channel_args *rpc_core_server_settings(void)
+grpc_server *rpc_core_server_create(void)
 {
-    static const grpc_channel_args args = {
-        .num_args = sizeof(server_settings) / sizeof(server_settings[0]), .args = server_settings};
+    enum { COUNT = sizeof(server_settings) / sizeof(server_settings[0]) };
+    grpc_resource_quota *quota = grpc_resource_quota_create("server");
+    const grpc_arg memory = {.type = GRPC_ARG_POINTER,
+                             .key = GRPC_ARG_RESOURCE_QUOTA,
+                             .value.pointer = {quota, grpc_resource_quota_arg_vtable()}};
+    grpc_arg settings[COUNT + 1];
+    const grpc_channel_args args = {.num_args = COUNT + 1, .args = settings};
+    grpc_server *server;
 
-    return &args;
+    grpc_resource_quota_resize(quota, MEMORY_BYTES);
+    memcpy(settings, server_settings, sizeof(server_settings));
+    settings[COUNT] = memory;
+    server = grpc_server_create(&args, NULL);
+    grpc_resource_quota_unref(quota);
+    return server;
 }
 
-const grpc_channel_args *rpc_core_channel_settings(void)
+int rpc_core_server_listen(grpc_server *server, const char *address)
 {
-    static const grpc_channel_args args = {.num_args = sizeof(channel_settings) /
-                                                       sizeof(channel_settings[0]),
-                                           .args = channel_settings};
+    grpc_server_credentials *credentials = grpc_insecure_server_credentials_create();
+    const int port = grpc_server_add_http2_port(server, address, credentials);
 
-    return &args;
+    grpc_server_credentials_release(credentials);
+    return port;
 }
 
-grpc_server_credentials *rpc_core_server_credentials(void)
+grpc_channel *rpc_core_channel_create(const char *address)
 {
-    return grpc_insecure_server_credentials_create();
-}
+    const grpc_channel_args args = {.num_args =
+                                        sizeof(channel_settings) / sizeof(channel_settings[0]),
+                                    .args = channel_settings};
+    grpc_channel_credentials *credentials = grpc_insecure_credentials_create();
+    grpc_channel *channel = grpc_channel_create(address, credentials, &args);
 
-grpc_channel_credentials *rpc_core_channel_credentials(void)
-{
-    return grpc_insecure_credentials_create();
+    grpc_channel_credentials_release(credentials);
+    return channel;
 }
 
 gpr_timespec rpc_core_deadline(int64_t timeout_ms)

@@ -1,10 +1,9 @@
 /* What server and client share of gRPC's C-core: start and end of its use, the settings of every
- * connection, and the credentials, chosen here and nowhere else. Private to proto/. */
+ * connection, and its credentials, chosen here and nowhere else. Private to proto/. */
 #ifndef PROTO_RPC_CORE_H
 #define PROTO_RPC_CORE_H
 
 #include <grpc/grpc.h>
-#include <grpc/grpc_security.h>
 
 #include <stdint.h>
 
@@ -12,12 +11,11 @@
 void rpc_core_start(void);
 void rpc_core_stop(void);
 
-/* Borrowed, for as long as the program runs. */
-const grpc_channel_args *rpc_core_server_settings(void);
-const grpc_channel_args *rpc_core_channel_settings(void);
+/* Owned by the caller. */
+grpc_server *rpc_core_server_create(void);
+grpc_channel *rpc_core_channel_create(const char *address);
 
-grpc_server_credentials *rpc_core_server_credentials(void); /* owned by the caller */
-grpc_channel_credentials *rpc_core_channel_credentials(void);
+int rpc_core_server_listen(grpc_server *server, const char *address); /* the port, 0: failed */
 
 gpr_timespec rpc_core_deadline(int64_t timeout_ms); /* from now; negative: never */
 /* On clock_monotonic_ms's scale; INT64_MAX: never. */

@@ -86,7 +86,7 @@ static void accept_done(void *owner, bool ok)
     pthread_mutex_lock(&server->mutex);
     grpc_call_details_destroy(&accept->details);
     grpc_metadata_array_destroy(&accept->headers);
-    if (ok) /* otherwise the server is shutting down */
+    if (ok && !server->is_down)
         accept_next(accept);
     pthread_mutex_unlock(&server->mutex);
 }
@@ -225,7 +225,6 @@ enum tca_status rpc_server_start(const char *address, const struct rpc_method *m
                                  int *port_out, struct tca_error *error)
 {
     struct rpc_server *server;
-    grpc_server_credentials *credentials;
     enum tca_status status;
     int port;
 
@@ -235,11 +234,9 @@ enum tca_status rpc_server_start(const char *address, const struct rpc_method *m
     server->methods = methods;
     server->method_count = method_count;
     server->queue = grpc_completion_queue_create_for_next(NULL);
-    server->handle = grpc_server_create(rpc_core_server_settings(), NULL);
+    server->handle = rpc_core_server_create();
     grpc_server_register_completion_queue(server->handle, server->queue, NULL);
-    credentials = rpc_core_server_credentials();
-    port = grpc_server_add_http2_port(server->handle, address, credentials);
-    grpc_server_credentials_release(credentials);
+    port = rpc_core_server_listen(server->handle, address);
     status = port > 0
                  ? server_run(server, error)
                  : tca_fail(error, TCA_ERR_UNAVAILABLE,

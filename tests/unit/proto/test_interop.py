@@ -140,6 +140,32 @@ class Limits(ServerTest):
         self.assertEqual(caught.exception.code(), grpc.StatusCode.RESOURCE_EXHAUSTED)
         self.assertEqual(int(caught.exception.details()), received)
 
+    def test_unfinished_messages_cannot_take_all_memory(self):
+        # Each of 120 calls sends 4 MiB and then nothing: 480 MiB for the server to keep.
+        codes = []
+        ended = threading.Event()
+
+        def requests():
+            yield bytes(4 * MIB - 64)
+            ended.wait(LIMIT_S)
+
+        def client():
+            try:
+                list(self.channel.stream_stream("/test.Echo/Unary")(requests(), timeout=LIMIT_S))
+            except grpc.RpcError as error:
+                codes.append(error.code())
+                ended.set()
+
+        threads = [threading.Thread(target=client) for _ in range(120)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertIn(grpc.StatusCode.RESOURCE_EXHAUSTED, codes)
+        with grpc.insecure_channel(self.server.address) as channel:
+            answer = channel.unary_unary("/test.Echo/Unary")(b"others", timeout=LIMIT_S)
+        self.assertEqual(answer, b"others")
+
     def test_a_client_that_never_reads_does_not_stop_others(self):
         answers = self.channel.unary_stream("/test.Echo/Count")(b"100000000", timeout=LIMIT_S)
         next(answers)

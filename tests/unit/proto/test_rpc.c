@@ -368,6 +368,66 @@ static void a_server_that_goes_ends_the_calls_of_its_clients(void **state)
     bytes_free(&answer);
 }
 
+static struct rpc_call *held;
+
+static void hold_and_finish(struct rpc_call *call, void *context, const uint8_t *data, size_t bytes)
+{
+    (void)context;
+    (void)data;
+    (void)bytes;
+    held = rpc_call_hold(call);
+    rpc_call_finish(call, RPC_OK, "", NULL, 0);
+    rpc_call_finish(call, RPC_INTERNAL, "the first end counts", NULL, 0);
+}
+
+static void a_held_call_outlives_its_server(void **state)
+{
+    const struct rpc_method method = {.path = "/test.Echo/Held", .message = hold_and_finish};
+    struct world other = {0};
+    struct bytes answer = {0};
+    struct tca_error error;
+    size_t bytes;
+    int port;
+
+    (void)state;
+    assert_int_equal(rpc_server_start("127.0.0.1:0", &method, 1, 1, &other.server, &port, &error),
+                     TCA_OK);
+    snprintf(other.address, sizeof(other.address), "127.0.0.1:%d", port);
+    assert_int_equal(rpc_channel_open(other.address, &other.channel, &error), TCA_OK);
+    assert_int_equal(call_once(&other, "/test.Echo/Held", "x", 1, &answer, &error), RPC_OK);
+    rpc_channel_close(other.channel);
+    rpc_server_stop(other.server, 0);
+    assert_true(rpc_call_is_over(held));
+    assert_int_equal(rpc_call_send(held, "x", 1), TCA_ERR_CANCELLED);
+    rpc_call_read_next(held);
+    rpc_call_finish(held, RPC_INTERNAL, "too late", NULL, 0);
+    assert_int_equal(rpc_call_pending(held), 0);
+    assert_non_null(rpc_call_header(held, "user-agent", &bytes));
+    assert_non_null(rpc_call_peer(held));
+    rpc_call_drop(held);
+    bytes_free(&answer);
+}
+
+static void a_stop_waits_for_calls_within_its_grace(void **state)
+{
+    struct world *world = *state;
+    struct rpc_stream *stream = open_call(world, "/test.Echo/Count", DEADLINE_MS);
+    struct bytes answer = {0};
+    int received = 1;
+
+    rpc_stream_send(stream, "300", 3);
+    rpc_stream_send_end(stream);
+    assert_int_equal(rpc_stream_receive(stream, DEADLINE_MS, &answer), TCA_OK);
+    rpc_server_stop(world->server, DEADLINE_MS);
+    world->server = NULL;
+    while (rpc_stream_receive(stream, DEADLINE_MS, &answer) == TCA_OK)
+        received++;
+    assert_int_equal(received, 300);
+    assert_int_equal(rpc_stream_finish(stream, NULL, NULL), RPC_OK);
+    rpc_stream_close(stream);
+    bytes_free(&answer);
+}
+
 static void a_silent_listener_meets_the_deadline(void **state)
 {
     const struct sockaddr_in any = {.sin_family = AF_INET,
@@ -448,6 +508,8 @@ int main(void)
         TEST(a_port_in_use_is_an_error),
         TEST(a_dead_server_is_unavailable),
         TEST(a_server_that_goes_ends_the_calls_of_its_clients),
+        TEST(a_held_call_outlives_its_server),
+        TEST(a_stop_waits_for_calls_within_its_grace),
         TEST(a_silent_listener_meets_the_deadline),
         TEST(many_streams_at_once_do_not_mix),
     };
