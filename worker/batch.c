@@ -28,16 +28,37 @@ static int order_prefills(const struct batch_sequence *sequences, int count, int
     return prefills;
 }
 
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* The most tokens of this sequence that one step may prefill. */
+static int64_t piece_of(const struct batch_sequence *sequence, const struct batch_limits *limits,
+                        bool has_decodes)
+{
+    int64_t position = sequence->base_rows + sequence->own_rows;
+    int64_t piece = limits->chunk_tokens;
+    int64_t shortest = least(BATCH_PIECE_LEAST, piece);
+
+    if (limits->key_reads > 0 && position > 0)
+        piece = least(piece, limits->key_reads / position);
+    if (limits->decode_share > 0 && has_decodes)
+        piece /= limits->decode_share;
+    return piece < shortest ? shortest : piece;
+}
+
 /* How many tokens a prefilling sequence takes of what is left of the budget. */
-static int64_t share_of(const struct batch_sequence *sequence, int64_t chunk_tokens, int64_t left)
+static int64_t share_of(const struct batch_sequence *sequence, int64_t chunk_tokens, int64_t piece,
+                        int64_t left)
 {
     int64_t all = sequence->pending_tokens + sequence->missing_tokens;
-    int64_t chunk = chunk_tokens - sequence->own_rows % chunk_tokens;
 
     if (sequence->kind == BATCH_QUESTION)
-        return sequence->pending_tokens < left ? sequence->pending_tokens : left;
-    chunk = chunk < all ? chunk : all;
-    return chunk <= left && chunk <= sequence->pending_tokens ? chunk : 0;
+        return least(least(sequence->pending_tokens, piece), left);
+    piece = least(piece, chunk_tokens - sequence->own_rows % chunk_tokens);
+    piece = least(piece, all);
+    return piece <= left && piece <= sequence->pending_tokens ? piece : 0;
 }
 
 static void serve(struct batch_sequence *sequence, int64_t tokens, struct step_plan *plan)
@@ -52,11 +73,12 @@ static void serve(struct batch_sequence *sequence, int64_t tokens, struct step_p
         sequence->served_tokens = (int)tokens;
 }
 
-void batch_compose(struct batch_sequence *sequences, int count, int chunk_tokens, int *order,
-                   struct step_plan *plan)
+void batch_compose(struct batch_sequence *sequences, int count, const struct batch_limits *limits,
+                   int *order, struct step_plan *plan)
 {
     int prefills = order_prefills(sequences, count, order);
-    int64_t left = chunk_tokens;
+    bool has_decodes = prefills < count;
+    int64_t left = limits->chunk_tokens;
 
     for (int i = 0; i < count; i++) {
         sequences[i].served_tokens = 0;
@@ -65,8 +87,10 @@ void batch_compose(struct batch_sequence *sequences, int count, int chunk_tokens
     }
     for (int i = 0; i < prefills && left > 0; i++) {
         struct batch_sequence *sequence = &sequences[order[i]];
+        int64_t piece = piece_of(sequence, limits, has_decodes);
 
-        serve(sequence, share_of(sequence, chunk_tokens, left), plan);
+        left = least(left, piece);
+        serve(sequence, share_of(sequence, limits->chunk_tokens, piece, left), plan);
         left -= sequence->served_tokens;
     }
 }

@@ -1,9 +1,10 @@
 /* Decides which tokens run in the next step. Pure: sequences in, plan items out.
  *
- * Every decoding question runs in every step. Beside them one prefill budget of `chunk_tokens` is
- * shared by documents and questions, least recently served first (questions before documents among
- * equals), so that nobody starves. A document advances by whole chunks, whose borders are
- * multiples of chunk_tokens: how it was cut never depends on what else was running. */
+ * Every decoding question runs in every step. Beside them one prefill budget is shared by
+ * documents and questions, least recently served first (questions before documents among equals),
+ * so that nobody starves. The budget is a chunk; less where attention is long or answers are being
+ * written, so that a step stays short: cancelling, new questions and the next token of an answer
+ * wait for its end. A document's pieces never cross a multiple of chunk_tokens. */
 #ifndef WORKER_BATCH_H
 #define WORKER_BATCH_H
 
@@ -21,6 +22,7 @@ struct batch_sequence {
     enum batch_kind kind;
     int32_t slot;
     int64_t own_rows;       /* rows its range holds */
+    int64_t base_rows;      /* rows of the document before them */
     const int32_t *pending; /* the tokens that come next, as far as they have arrived */
     int64_t pending_tokens;
     int64_t missing_tokens;  /* prefill tokens that have not arrived yet */
@@ -29,9 +31,18 @@ struct batch_sequence {
     int served_tokens;       /* out: how many run in this step */
 };
 
+enum { BATCH_PIECE_LEAST = 64 /* tokens, unless chunk_tokens is less */ };
+
+struct batch_limits {
+    int chunk_tokens; /* most prefill tokens of a step */
+    int64_t
+        key_reads;    /* about how many (query, key) pairs a step's prefill may attend to; 0: any */
+    int decode_share; /* while answers are being written, the budget is divided by this; 0: not */
+};
+
 /* Fill the items of `plan` (cleared by the caller); sets served_tokens of every sequence.
  * order: scratch [count]. */
-void batch_compose(struct batch_sequence *sequences, int count, int chunk_tokens, int *order,
-                   struct step_plan *plan);
+void batch_compose(struct batch_sequence *sequences, int count, const struct batch_limits *limits,
+                   int *order, struct step_plan *plan);
 
 #endif

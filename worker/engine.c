@@ -5,6 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* A step's prefill of whole chunks up to 32K keys, then shorter pieces; an eighth of it while answers
+ * are being written. On CPUs this bounds a step to seconds, for any length of documents. */
+enum { FULL_CHUNK_KEYS = 32768, DECODE_SHARE = 8 };
+
 struct engine {
     struct engine_options options;
     struct lockstep *lockstep;
@@ -555,6 +559,10 @@ static void settle_items(struct engine *engine, int64_t start_ms)
 
 enum tca_status engine_step(struct engine *engine, bool *was_busy_out)
 {
+    struct batch_limits limits = {.chunk_tokens = engine->options.chunk_tokens,
+                                  .key_reads =
+                                      (int64_t)engine->options.chunk_tokens * FULL_CHUNK_KEYS,
+                                  .decode_share = DECODE_SHARE};
     int64_t start_ms = clock_monotonic_ms();
     uint64_t failed_opens;
     int count;
@@ -563,8 +571,7 @@ enum tca_status engine_step(struct engine *engine, bool *was_busy_out)
     plan_closes(engine);
     plan_opens(engine);
     count = list_sequences(engine);
-    batch_compose(engine->sequence, count, engine->options.chunk_tokens, engine->order,
-                  &engine->plan);
+    batch_compose(engine->sequence, count, &limits, engine->order, &engine->plan);
     TCA_TRY(lockstep_lead(engine->lockstep, &engine->plan, choose_token, engine, &failed_opens));
     *was_busy_out = engine->plan.closes + engine->plan.opens + engine->plan.items > 0;
     settle_items(engine, start_ms);

@@ -131,6 +131,7 @@ struct batch_sequence question_sequence(const struct question *question)
         .kind = question->done < question->params.tokens ? BATCH_QUESTION : BATCH_DECODE,
         .slot = question->slot,
         .own_rows = question->done,
+        .base_rows = question->document == NULL ? 0 : question->document->tokens,
         .pending = question->ids + question->done,
         .pending_tokens = question->received + question->answered - question->done,
         .missing_tokens = question->params.tokens - question->received,

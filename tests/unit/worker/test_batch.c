@@ -38,10 +38,11 @@ static int teardown(void **state)
 
 static void compose(struct batch_sequence *sequences, int count, uint64_t step)
 {
+    const struct batch_limits limits = {.chunk_tokens = CHUNK};
     int order[SEQUENCES];
 
     step_plan_clear(&plan, step);
-    batch_compose(sequences, count, CHUNK, order, &plan);
+    batch_compose(sequences, count, &limits, order, &plan);
     for (int i = 0; i < count; i++) {
         if (sequences[i].served_tokens == 0)
             continue;
@@ -155,6 +156,41 @@ static void short_questions_share_a_step(void **state)
     assert_int_equal(plan.item[2].slot, 0);
 }
 
+static int64_t tokens_at(int64_t position, bool has_decodes)
+{
+    const struct batch_limits limits = {
+        .chunk_tokens = 1024, .key_reads = 1024 * 32768, .decode_share = 8};
+    const struct step_limits plan_limits = {.items = 4, .tokens = 2048};
+    struct batch_sequence all[] = {sequence(BATCH_DOCUMENT, 0, 5000), sequence(BATCH_DECODE, 1, 1)};
+    static int32_t ids[5000];
+    struct step_plan large;
+    int64_t served;
+    int order[2];
+
+    assert_int_equal(step_plan_init(&large, &plan_limits), TCA_OK);
+    all[0].pending = ids;
+    all[0].own_rows = position;
+    batch_compose(all, has_decodes ? 2 : 1, &limits, order, &large);
+    served = all[0].served_tokens;
+    assert_int_equal(large.tokens, served + has_decodes);
+    step_plan_deinit(&large);
+    return served;
+}
+
+static void steps_stay_short_where_attention_is_long_or_answers_wait(void **state)
+{
+    (void)state;
+    assert_int_equal(tokens_at(0, false), 1024);
+    assert_int_equal(tokens_at(32 * 1024, false), 1024);
+    assert_int_equal(tokens_at(128 * 1024, false), 256);
+    assert_int_equal(tokens_at(1000 * 1024, false), BATCH_PIECE_LEAST);
+    assert_int_equal(tokens_at(0, true), 128);
+    assert_int_equal(tokens_at(128 * 1024, true), BATCH_PIECE_LEAST);
+    /* Never across a chunk's border. */
+    assert_int_equal(tokens_at(1024 - 10, false), 10);
+    assert_int_equal(tokens_at(1024 - 10, true), 10);
+}
+
 static void nothing_to_do_is_an_idle_plan(void **state)
 {
     (void)state;
@@ -172,6 +208,7 @@ int main(void)
         cmocka_unit_test(documents_take_turns),
         cmocka_unit_test(a_stream_of_questions_does_not_starve_a_document),
         cmocka_unit_test(short_questions_share_a_step),
+        cmocka_unit_test(steps_stay_short_where_attention_is_long_or_answers_wait),
         cmocka_unit_test(nothing_to_do_is_an_idle_plan),
     };
     return cmocka_run_group_tests_name("batch", tests, setup, teardown);
