@@ -1,0 +1,135 @@
+/* One rank of a group over MPI that runs needle-9m: rank 0 compares what the group says with one
+ * rank of its own process. A document with a passage that is repeated, then a question that begins
+ * the passage again: the model continues it, so most of its choices are clear. */
+#include "bench/group_run.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    PASSAGE = 200,
+    DOCUMENT = 3 * PASSAGE,
+    QUESTION = 20,
+    ANSWER = 48,
+    QUESTIONS = 2,
+    CHUNK = 256
+};
+
+struct answers {
+    int ready, ended;
+    int tokens[QUESTIONS];
+    struct sampled_token token[QUESTIONS][ANSWER];
+};
+
+static void watch(void *context, const struct engine_event *event)
+{
+    struct answers *answers = context;
+
+    if (event->kind == ENGINE_DOCUMENT_READY)
+        answers->ready++;
+    if (event->kind == ENGINE_QUESTION_TOKEN)
+        answers->token[event->key - 1][answers->tokens[event->key - 1]++] = *event->token;
+    if (event->kind == ENGINE_QUESTION_DONE && event->end == QUESTION_LENGTH)
+        answers->ended++;
+}
+
+static enum tca_status run_until_idle(struct engine *engine)
+{
+    bool is_busy = true;
+
+    while (is_busy)
+        TCA_TRY(engine_step(engine, &is_busy));
+    return TCA_OK;
+}
+
+static enum tca_status ask(struct engine *engine)
+{
+    int32_t ids[DOCUMENT];
+
+    for (int i = 0; i < DOCUMENT; i++)
+        ids[i] = 100 + (i % PASSAGE) * (i % PASSAGE) * 37 % 3900;
+    engine_open_document(engine, 1, DOCUMENT);
+    engine_receive_document(engine, 1, ids, DOCUMENT);
+    TCA_TRY(run_until_idle(engine));
+    for (int i = 0; i < QUESTIONS; i++) {
+        struct question_params params = {
+            .key = (uint64_t)i + 1,
+            .document_key = 1,
+            .tokens = QUESTION,
+            .max_tokens = ANSWER,
+            .sampling = {.top_p = 1.0, .repetition_penalty = 1.0, .logprobs = 2}};
+
+        engine_open_question(engine, &params);
+        engine_receive_question(engine, params.key, ids + 50 * i, QUESTION);
+    }
+    return run_until_idle(engine);
+}
+
+static enum tca_status lead(void *context, const struct group_run *run)
+{
+    const struct engine_options options = {
+        .chunk_tokens = CHUNK, .max_sequences = QUESTIONS, .max_positions = 4096};
+    struct engine *engine;
+    enum tca_status status;
+
+    TCA_TRY(engine_create(&options, run->lockstep, run->shard, watch, context, &engine));
+    status = ask(engine);
+    engine_destroy(engine);
+    return status;
+}
+
+/* Equal up to the first choice that was not clear on one rank; near log-probabilities. */
+static const char *compare(const struct answers *one, const struct answers *many)
+{
+    double sum = 0.0;
+    int compared = 0;
+
+    if (one->ready != 1 || many->ready != 1 || one->ended != QUESTIONS || many->ended != QUESTIONS)
+        return "a document or a question did not end well";
+    for (int q = 0; q < QUESTIONS; q++) {
+        for (int i = 0; i < ANSWER; i++) {
+            const struct sampled_token *a = &one->token[q][i];
+            const struct sampled_token *b = &many->token[q][i];
+
+            if (a->chosen.id != b->chosen.id) {
+                if (a->best[0].logprob - a->best[1].logprob > 0.1F)
+                    return "another token where the choice was clear";
+                break;
+            }
+            sum += fabs((double)a->chosen.logprob - (double)b->chosen.logprob);
+            compared++;
+        }
+    }
+    printf("%d tokens compared, log-probabilities differ by %.5f\n", compared, sum / compared);
+    if (compared < QUESTIONS * ANSWER / 2)
+        return "the answers part too early to say anything";
+    return sum / compared > 0.01 ? "log-probabilities differ by more than 0.01" : NULL;
+}
+
+int main(void)
+{
+    static struct answers one, many;
+    const char *source = getenv("TCA_SOURCE");
+    struct group_run_options options = {.threads = 1,
+                                        .kv_memory_bytes = 64 << 20,
+                                        .chunk_tokens = CHUNK,
+                                        .max_sequences = QUESTIONS};
+    char folder[4096];
+    const char *fault;
+
+    snprintf(folder, sizeof(folder), "%s/models/needle-9m", source == NULL ? "." : source);
+    options.model_folder = folder;
+    if (group_run(&options, lead, &many) != TCA_OK)
+        return EXIT_FAILURE;
+    if (many.ready == 0) /* not rank 0 */
+        return EXIT_SUCCESS;
+    options.local_ranks = 1;
+    if (group_run(&options, lead, &one) != TCA_OK)
+        return EXIT_FAILURE;
+    fault = compare(&one, &many);
+    if (fault != NULL)
+        fprintf(stderr, "%s\n", fault);
+    return fault == NULL ? EXIT_SUCCESS : EXIT_FAILURE;
+}
