@@ -1,14 +1,20 @@
 /* How a question is put to a model: which control tokens stand around document, question and
- * answer. Recognised from the tokenizer's special tokens (and chat_template, where given):
- * ChatML, Llama 3, or none. User text is always encoded with special tokens as plain text;
- * only the pieces written here become control tokens.
+ * answer. Text of users is always encoded with special tokens as plain text; control tokens are
+ * written by id, so nothing in a text can become one.
  *
  * One prompt is three runs of tokens, each encoded by itself:
  *   prefix    [system turn] + header of the user's turn            (part of the document's KV)
  *   document
  *   question  "\n\nQuestion: {question}" + end of turn + header of the assistant's turn
  * A follow-up question has history turns between: the first user text goes where the question
- * would, answers and later questions are whole turns. */
+ * would, answers and later questions are whole turns, without "Question: ".
+ *
+ *           header of a turn                                   end of turn
+ * ChatML    <|im_start|>{role}\n                               <|im_end|>\n
+ * Llama 3   <|start_header_id|>{role}<|end_header_id|>\n\n      <|eot_id|>
+ * none      "\nAnswer:" after a question on a document          -
+ * Llama 3's prefix begins with <|begin_of_text|>. Without a format, an answer in the history
+ * follows "\nAnswer: ", or stands on a line of its own when there is no document. */
 #ifndef MODEL_CHAT_FORMAT_H
 #define MODEL_CHAT_FORMAT_H
 
@@ -30,7 +36,10 @@ struct chat_turn {
     struct chat_text text;
 };
 
-/* `folder` may hold a tokenizer_config.json with a chat_template. */
+/* A format whose control tokens (for Llama 3 these and <|eot_id|>) are special tokens of the
+ * tokenizer. When it has those of both, the chat_template in `folder`'s tokenizer_config.json
+ * decides, by the one whose header it writes; ChatML when there is none to ask. A template alone
+ * makes no format: control tokens that are not special could be written by users. */
 enum chat_format chat_format_detect(const char *folder, const struct tokenizer *tokenizer);
 const char *chat_format_name(enum chat_format format); /* "none", "chatml", "llama3" */
 

@@ -212,6 +212,8 @@ static enum tca_status encode(struct encoding *encoding, const char *text, size_
     const size_t first = encoding->ids->count;
     enum tca_status status = TCA_ERR_NO_MEMORY;
 
+    if (bytes == 0)
+        return TCA_OK;
     if (bytes > INT32_MAX)
         return TCA_ERR_RANGE;
     if (!utf8_is_valid(text, bytes))

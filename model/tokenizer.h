@@ -27,7 +27,10 @@ int32_t tokenizer_vocab(const struct tokenizer *tokenizer);
 /* Append the ids of `text` (valid UTF-8; NUL is a character like any other) to *ids_out.
  * parse_special: special tokens' texts become their ids; otherwise they are plain text
  * (`tokenizers` with encode_special_tokens = True). Nothing is added before or after.
- * Time is linear in `bytes`. TCA_ERR_NO_MEMORY. */
+ * Non-special added tokens are found in any text, as `tokenizers` does. Time is linear in `bytes`.
+ * On failure *ids_out is as before. TCA_ERR_INVALID: not UTF-8; TCA_ERR_RANGE: 2 GiB or more;
+ * TCA_ERR_UNSUPPORTED: the pre-tokenizer's pattern backtracks without end on this text;
+ * TCA_ERR_NO_MEMORY. */
 enum tca_status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t bytes,
                                  bool parse_special, struct token_ids *ids_out);
 
@@ -43,7 +46,7 @@ enum tca_status tokenizer_encode_long(const struct tokenizer *tokenizer, const c
 int32_t tokenizer_find(const struct tokenizer *tokenizer, const char *text);
 bool tokenizer_is_special(const struct tokenizer *tokenizer, int32_t id);
 
-/* Append the bytes of one token; nothing for an id outside the vocabulary, and nothing for a
+/* Append the bytes of one token (of a token that is only an added one: its text); nothing for an id outside the vocabulary, and nothing for a
  * special token unless keep_special. */
 enum tca_status tokenizer_decode(const struct tokenizer *tokenizer, int32_t id, bool keep_special,
                                  struct bytes *text_out);
