@@ -31,6 +31,22 @@ static enum tca_status append_format(struct bytes *out, const char *format, ...)
     return bytes_append_text(out, text);
 }
 
+/* One character, or one byte that is none. */
+static enum tca_status print_character(const char *text, size_t length, struct bytes *out)
+{
+    const unsigned char c = (unsigned char)*text;
+
+    if (length == 0)
+        return bytes_append_text(out, "\xef\xbf\xbd");
+    if (c == '"' || c == '\\')
+        return append_format(out, "\\%c", c);
+    if (c == '\n')
+        return bytes_append_text(out, "\\n");
+    if (c < 0x20 || c == 0x7f)
+        return append_format(out, "\\u%04x", c);
+    return bytes_append(out, text, length);
+}
+
 static enum tca_status print_text(const char *text, size_t bytes, struct bytes *out)
 {
     size_t at = 0;
@@ -38,18 +54,8 @@ static enum tca_status print_text(const char *text, size_t bytes, struct bytes *
     TCA_TRY(bytes_append_text(out, "\""));
     while (at < bytes) {
         const size_t length = utf8_character_bytes(text + at, bytes - at);
-        const unsigned char c = (unsigned char)text[at];
 
-        if (length == 0)
-            TCA_TRY(bytes_append_text(out, "\xef\xbf\xbd"));
-        else if (c == '"' || c == '\\')
-            TCA_TRY(append_format(out, "\\%c", c));
-        else if (c == '\n')
-            TCA_TRY(bytes_append_text(out, "\\n"));
-        else if (c < 0x20 || c == 0x7f)
-            TCA_TRY(append_format(out, "\\u%04x", c));
-        else
-            TCA_TRY(bytes_append(out, text + at, length));
+        TCA_TRY(print_character(text + at, length, out));
         at += length == 0 ? 1 : length;
     }
     return bytes_append_text(out, "\"");
@@ -57,7 +63,9 @@ static enum tca_status print_text(const char *text, size_t bytes, struct bytes *
 
 static enum tca_status print_base64(const uint8_t *data, size_t bytes, struct bytes *out)
 {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    enum { PADDING = 64 };
+    static const char digits[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=";
 
     TCA_TRY(bytes_append_text(out, "\""));
     for (size_t at = 0; at < bytes; at += 3) {
@@ -66,8 +74,8 @@ static enum tca_status print_base64(const uint8_t *data, size_t bytes, struct by
                                (left > 1 ? (unsigned)data[at + 1] << 8 : 0) |
                                (left > 2 ? (unsigned)data[at + 2] : 0);
         const char four[4] = {digits[three >> 18], digits[three >> 12 & 63],
-                              left > 1 ? digits[three >> 6 & 63] : '=',
-                              left > 2 ? digits[three & 63] : '='};
+                              digits[left > 1 ? three >> 6 & 63 : PADDING],
+                              digits[left > 2 ? three & 63 : PADDING]};
 
         TCA_TRY(bytes_append(out, four, sizeof(four)));
     }

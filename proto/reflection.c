@@ -55,32 +55,43 @@ void reflection_destroy(struct reflection *reflection)
     free(reflection);
 }
 
+static Grpc__Reflection__V1__ServerReflectionResponse
+response_to(Grpc__Reflection__V1__ServerReflectionRequest *request)
+{
+    Grpc__Reflection__V1__ServerReflectionResponse response =
+        GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__INIT;
+
+    response.valid_host = request->host;
+    response.original_request = request;
+    return response;
+}
+
 static void send_response(struct rpc_call *call,
                           const Grpc__Reflection__V1__ServerReflectionResponse *response)
 {
-    const enum tca_status status = rpc_call_send_message(call, response);
-
-    if (status == TCA_ERR_BUSY)
+    if (rpc_call_send_message(call, response) == TCA_ERR_BUSY)
         rpc_call_finish(call, RPC_RESOURCE_EXHAUSTED, "read the answers first", NULL, 0);
 }
 
 static void answer_error(struct rpc_call *call,
-                         Grpc__Reflection__V1__ServerReflectionResponse *response,
-                         enum rpc_code code, const char *text)
+                         Grpc__Reflection__V1__ServerReflectionRequest *request, enum rpc_code code,
+                         const char *text)
 {
+    Grpc__Reflection__V1__ServerReflectionResponse response = response_to(request);
     Grpc__Reflection__V1__ErrorResponse error = GRPC__REFLECTION__V1__ERROR_RESPONSE__INIT;
 
     error.error_code = (int32_t)code;
     error.error_message = message_text(text);
-    response->message_response_case =
+    response.message_response_case =
         GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_ERROR_RESPONSE;
-    response->error_response = &error;
-    send_response(call, response);
+    response.error_response = &error;
+    send_response(call, &response);
 }
 
 static void answer_services(struct rpc_call *call, const struct reflection *reflection,
-                            Grpc__Reflection__V1__ServerReflectionResponse *response)
+                            Grpc__Reflection__V1__ServerReflectionRequest *request)
 {
+    Grpc__Reflection__V1__ServerReflectionResponse response = response_to(request);
     Grpc__Reflection__V1__ListServiceResponse list =
         GRPC__REFLECTION__V1__LIST_SERVICE_RESPONSE__INIT;
     Grpc__Reflection__V1__ServiceResponse services[SERVICES_MAX];
@@ -93,10 +104,10 @@ static void answer_services(struct rpc_call *call, const struct reflection *refl
     }
     list.n_service = reflection->service_count;
     list.service = pointers;
-    response->message_response_case =
+    response.message_response_case =
         GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_LIST_SERVICES_RESPONSE;
-    response->list_services_response = &list;
-    send_response(call, response);
+    response.list_services_response = &list;
+    send_response(call, &response);
 }
 
 /* The file, then all it imports, each once: a client can build them without asking again. */
@@ -123,15 +134,16 @@ static size_t files_with_imports(const struct descriptor_set *set, int file, int
 }
 
 static void answer_file(struct rpc_call *call, const struct reflection *reflection, int file,
-                        Grpc__Reflection__V1__ServerReflectionResponse *response)
+                        Grpc__Reflection__V1__ServerReflectionRequest *request)
 {
+    Grpc__Reflection__V1__ServerReflectionResponse response = response_to(request);
     Grpc__Reflection__V1__FileDescriptorResponse answer =
         GRPC__REFLECTION__V1__FILE_DESCRIPTOR_RESPONSE__INIT;
     ProtobufCBinaryData protos[FILES_MAX];
     int files[FILES_MAX];
 
     if (file < 0) {
-        answer_error(call, response, RPC_NOT_FOUND, "no such file or symbol");
+        answer_error(call, request, RPC_NOT_FOUND, "no such file or symbol");
         return;
     }
     answer.n_file_descriptor_proto = files_with_imports(&reflection->set, file, files);
@@ -141,46 +153,41 @@ static void answer_file(struct rpc_call *call, const struct reflection *reflecti
 
         protos[i] = message_text_bytes(packed->data, packed->size);
     }
-    response->message_response_case =
+    response.message_response_case =
         GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_FILE_DESCRIPTOR_RESPONSE;
-    response->file_descriptor_response = &answer;
-    send_response(call, response);
+    response.file_descriptor_response = &answer;
+    send_response(call, &response);
 }
 
 static void answer(struct rpc_call *call, const struct reflection *reflection,
                    Grpc__Reflection__V1__ServerReflectionRequest *request)
 {
-    Grpc__Reflection__V1__ServerReflectionResponse response =
-        GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__INIT;
-
-    response.valid_host = request->host;
-    response.original_request = request;
     switch (request->message_request_case) {
     case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_BY_FILENAME:
         answer_file(call, reflection,
                     descriptor_set_find_file(&reflection->set, request->file_by_filename.data,
                                              request->file_by_filename.len),
-                    &response);
+                    request);
         return;
     case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_CONTAINING_SYMBOL:
         answer_file(call, reflection,
                     descriptor_set_find_symbol(&reflection->set,
                                                request->file_containing_symbol.data,
                                                request->file_containing_symbol.len),
-                    &response);
+                    request);
         return;
     case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_LIST_SERVICES:
-        answer_services(call, reflection, &response);
+        answer_services(call, reflection, request);
         return;
     case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_CONTAINING_EXTENSION:
     case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_ALL_EXTENSION_NUMBERS_OF_TYPE:
-        answer_error(call, &response, RPC_NOT_FOUND, "there are no extensions");
+        answer_error(call, request, RPC_NOT_FOUND, "there are no extensions");
         return;
     case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST__NOT_SET:
     case _GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST__CASE_IS_INT_SIZE:
         break;
     }
-    answer_error(call, &response, RPC_INVALID_ARGUMENT, "message_request: none is set");
+    answer_error(call, request, RPC_INVALID_ARGUMENT, "message_request: none is set");
 }
 
 static void info(struct rpc_call *call, void *context, const uint8_t *data, size_t bytes)

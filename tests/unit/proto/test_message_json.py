@@ -84,7 +84,10 @@ def same(ours, theirs):
 def main():
     rng = random.Random(1)
     with Stubs() as (tca, _):
-        messages = []
+        # The very bytes of one, since a value can be right and still written badly.
+        exact = tca.AskRequest(document_id="b", sampling=tca.SamplingParams(temperature=0.1, top_p=1,
+                                                                            seed=7), stop=["\n", ""])
+        messages = [exact]
         for name in TYPES:
             for round_ in range(ROUNDS):
                 message = getattr(tca, name)()
@@ -101,6 +104,9 @@ def main():
         lines = run.stdout.decode("utf-8").split("\n")[:-1]
         if len(lines) != len(messages):
             sys.exit(f"{len(lines)} lines for {len(messages)} messages")
+        if lines[0] != ('{"document_id":"b","sampling":{"temperature":0.1,"top_p":1,"seed":"7"},'
+                        '"stop":["\\n",""]}'):
+            sys.exit(lines[0])
         for message, line in zip(messages, lines):
             theirs = json_format.MessageToJson(message, preserving_proto_field_name=True)
             if not same(json.loads(line), json.loads(theirs)):

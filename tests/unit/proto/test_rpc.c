@@ -144,6 +144,34 @@ static void a_server_stream_keeps_its_order(void **state)
     bytes_free(&answer);
 }
 
+static void finish_waits_out_messages_nobody_received(void **state)
+{
+    struct rpc_stream *stream = open_call(*state, "/test.Echo/Count", DEADLINE_MS);
+
+    rpc_stream_send(stream, "1000", 4);
+    rpc_stream_send_end(stream);
+    assert_int_equal(rpc_stream_finish(stream, NULL, NULL), RPC_OK);
+    rpc_stream_close(stream);
+}
+
+static void what_was_written_makes_room_for_more(void **state)
+{
+    struct rpc_stream *stream = open_call(*state, "/test.Echo/Chat", DEADLINE_MS);
+    struct bytes answer = {0};
+    char *data = calloc(1, 1 << 20);
+
+    for (int i = 0; i < 12; i++) { /* three times what may wait at once */
+        assert_int_equal(rpc_stream_send(stream, data, 1 << 20), TCA_OK);
+        assert_int_equal(rpc_stream_receive(stream, DEADLINE_MS, &answer), TCA_OK);
+        assert_int_equal(answer.size, 1 << 20);
+    }
+    rpc_stream_send_end(stream);
+    assert_int_equal(rpc_stream_finish(stream, NULL, NULL), RPC_OK);
+    rpc_stream_close(stream);
+    bytes_free(&answer);
+    free(data);
+}
+
 static void both_directions_stream_at_once(void **state)
 {
     struct rpc_stream *stream = open_call(*state, "/test.Echo/Chat", DEADLINE_MS);
@@ -496,6 +524,8 @@ int main(void)
         TEST(a_client_stream_is_read_to_its_end),
         TEST(a_server_stream_keeps_its_order),
         TEST(both_directions_stream_at_once),
+        TEST(finish_waits_out_messages_nobody_received),
+        TEST(what_was_written_makes_room_for_more),
         TEST(a_failure_carries_text_and_details),
         TEST(overlong_status_texts_are_cut_not_lost),
         TEST(request_headers_can_be_read),
