@@ -7,13 +7,14 @@
 # exits 1. On a system without dpkg it only says what is needed: CMake then names what it lacks.
 set -euo pipefail
 
+# oneDNN's CMake files look for OpenCL, but Debian's package does not depend on it.
 build_packages=(
     build-essential cmake ninja-build pkg-config
     libgrpc-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler libprotobuf-dev
-    libopenmpi-dev openmpi-bin libdnnl-dev libssl-dev
+    libopenmpi-dev openmpi-bin libdnnl-dev ocl-icd-opencl-dev libssl-dev
     libpcre2-dev libutf8proc-dev libjansson-dev
 )
-demo_packages=(python3-minimal)
+demo_packages=(python3)
 test_packages=(libcmocka-dev clang-format git python3-venv)
 
 wanted=()
