@@ -23,6 +23,7 @@ enum {
 };
 
 struct task {
+    const struct attention_tile_ops *ops;
     const struct attention_item *item;
     int kv_head;
     int first_column;
@@ -38,7 +39,7 @@ struct merge {
 };
 
 struct attention_job {
-    const struct attention_tile_ops *ops;
+    enum cpu_isa isa;
     const struct cpu_rows *rows;
     const struct attention_shape *shape;
     int group;
@@ -55,7 +56,7 @@ struct attention_job {
     unsigned char *scratch; /* [threads, thread_bytes], then the partial sums */
     size_t thread_bytes;
     struct partial *partials; /* [partial_count] in the scratch, followed by their acc */
-    float *partial_acc;       /* [partial_count, head_dim, LANES] */
+    float *partial_acc;       /* [partial_count, attention_head_bytes()] */
 };
 
 /* What one task left of one block, beside its sums of values. */
@@ -70,9 +71,8 @@ struct column_block {
     int64_t visible[LANES]; /* rows of the current segment that the column sees */
     int64_t visible_least, visible_most;
     int columns;
-    int lanes;
     void *q;    /* packed */
-    float *acc; /* [head_dim, LANES] */
+    float *acc; /* sums of values */
 };
 
 /* One thread's buffers. */
@@ -83,17 +83,13 @@ struct workspace {
     void *weights;
 };
 
-static int round_up(int value, int multiple)
-{
-    return (value + multiple - 1) / multiple * multiple;
-}
-
-const struct attention_tile_ops *attention_tile_ops(enum cpu_isa isa)
+const struct attention_tile_ops *attention_tile_ops(enum cpu_isa isa, int columns)
 {
     switch (isa) {
 #if defined(__x86_64__)
     case CPU_ISA_AVX512_BF16:
-        return &attention_tile_avx512;
+        return columns <= attention_decode_avx512.columns_most ? &attention_decode_avx512
+                                                               : &attention_tile_avx512;
     case CPU_ISA_AVX2:
         return &attention_tile_avx2;
 #else
@@ -103,37 +99,44 @@ const struct attention_tile_ops *attention_tile_ops(enum cpu_isa isa)
     case CPU_ISA_PORTABLE:
         break;
     }
+    (void)columns;
     return &attention_tile_portable;
 }
 
-static size_t tile_bytes(const struct attention_shape *shape)
+size_t attention_head_bytes(int head_dim)
 {
-    return (size_t)shape->head_dim * LANES * sizeof(float);
+    /* The decode kernels' rows have a fixed stride: 8 of 256 floats. */
+    return (size_t)(head_dim < 32 ? 32 : head_dim) * LANES * sizeof(float);
+}
+
+/* Floats of acc that `columns` of them use. */
+static size_t acc_floats(const struct attention_tile_ops *ops, int head_dim, int columns)
+{
+    return ops->column_stride == 1 ? (size_t)head_dim * (size_t)ops->dim_stride
+                                   : (size_t)columns * (size_t)ops->column_stride;
 }
 
 static size_t workspace_bytes(const struct attention_shape *shape)
 {
     size_t head = (sizeof(struct workspace) + 63) / 64 * 64;
-    return head + (2 * TASK_BLOCKS + 1) * tile_bytes(shape) +
-           2 * ATTENTION_KEYS * LANES * sizeof(float);
+    return head + (2 * TASK_BLOCKS + 1) * attention_head_bytes(shape->head_dim) +
+           2 * ATTENTION_TILE_BYTES;
 }
 
 static struct workspace *open_workspace(const struct attention_job *job, int thread)
 {
     unsigned char *at = job->scratch + (size_t)thread * job->thread_bytes;
+    size_t head_bytes = attention_head_bytes(job->shape->head_dim);
     struct workspace *ws = (struct workspace *)at;
     at += (sizeof(*ws) + 63) / 64 * 64;
     for (int i = 0; i < TASK_BLOCKS; i++) {
         ws->blocks[i].q = at;
-        at += tile_bytes(job->shape);
-        ws->blocks[i].acc = (float *)at;
-        at += tile_bytes(job->shape);
+        ws->blocks[i].acc = (float *)(at + head_bytes);
+        at += 2 * head_bytes;
     }
     ws->v = at;
-    at += tile_bytes(job->shape);
-    ws->scores = (float *)at;
-    at += ATTENTION_KEYS * LANES * sizeof(float);
-    ws->weights = at;
+    ws->scores = (float *)(at + head_bytes);
+    ws->weights = at + head_bytes + ATTENTION_TILE_BYTES;
     return ws;
 }
 
@@ -179,15 +182,15 @@ static void start_block(const struct attention_job *job, const struct task *task
     int left = task->columns - index * LANES;
     size_t dim = (size_t)job->shape->head_dim;
     block->columns = left < LANES ? left : LANES;
-    block->lanes = round_up(block->columns, 16);
     for (int i = 0; i < block->columns; i++)
         rows[i] = job->q + row_of_column(job, task, first + i) * dim;
-    job->ops->pack_queries(block->q, rows, block->columns, job->shape->head_dim);
+    task->ops->pack_queries(block->q, rows, block->columns, job->shape->head_dim);
     for (int lane = 0; lane < LANES; lane++) {
         block->softmax.most[lane] = ATTENTION_LEAST;
         block->softmax.sum[lane] = 0;
     }
-    memset(block->acc, 0, tile_bytes(job->shape));
+    memset(block->acc, 0,
+           acc_floats(task->ops, job->shape->head_dim, block->columns) * sizeof(float));
 }
 
 static void enter_segment(const struct attention_job *job, const struct task *task, int segment,
@@ -202,23 +205,33 @@ static void enter_segment(const struct attention_job *job, const struct task *ta
     block->visible_most = block->visible[LANES - 1];
 }
 
-static void attend_tile(const struct attention_job *job, struct workspace *ws,
-                        struct column_block *block, const uint16_t *k, int64_t first_key, int keys)
+/* A tile of keys, `first_key` rows into the segment. */
+struct key_tile {
+    const uint16_t *k;
+    const void *v; /* packed, where the kernels want that */
+    int64_t first_key;
+    int keys;
+};
+
+static void attend_tile(const struct attention_job *job, const struct attention_tile_ops *ops,
+                        struct workspace *ws, struct column_block *block,
+                        const struct key_tile *tile)
 {
-    if (block->visible_most <= first_key)
+    int64_t rows = block->visible_most - tile->first_key;
+    if (rows <= 0)
         return;
-    if (block->visible_most - first_key < keys)
-        keys = (int)(block->visible_most - first_key);
-    bool is_masked = block->visible_least - first_key < keys;
+    int keys = rows < tile->keys ? (int)rows : tile->keys;
+    bool is_masked = block->visible_least - tile->first_key < keys;
     for (int lane = 0; is_masked && lane < LANES; lane++) {
-        int64_t limit = block->visible[lane] - first_key;
+        int64_t limit = block->visible[lane] - tile->first_key;
         block->softmax.limit[lane] = limit < 0 ? 0 : limit < keys ? (int32_t)limit : keys;
     }
     int dim = job->shape->head_dim;
+    int columns = block->columns;
     float scale = job->shape->scale * 1.44269504f; /* exp2, not exp */
-    job->ops->scores(ws->scores, &block->softmax, block->q, k, keys, dim, block->lanes, is_masked);
-    job->ops->softmax(ws->weights, &block->softmax, ws->scores, scale, keys, block->lanes);
-    job->ops->values(block->acc, &block->softmax, ws->weights, ws->v, keys, dim, block->lanes);
+    ops->scores(ws->scores, &block->softmax, block->q, tile->k, keys, dim, columns, is_masked);
+    ops->softmax(ws->weights, &block->softmax, ws->scores, scale, keys, columns);
+    ops->values(block->acc, &block->softmax, ws->weights, tile->v, keys, dim, columns);
 }
 
 static void attend_segment(const struct attention_job *job, const struct task *task, int segment,
@@ -232,14 +245,21 @@ static void attend_segment(const struct attention_job *job, const struct task *t
     for (int i = 0; i < blocks; i++)
         enter_segment(job, task, segment, i, &ws->blocks[i]);
     for (int64_t key = first_key; key < end_key; key += ATTENTION_KEYS) {
-        int keys = end_key - key < ATTENTION_KEYS ? (int)(end_key - key) : ATTENTION_KEYS;
-        job->ops->pack_values(ws->v, v + key * dim, keys, dim);
+        struct key_tile tile = {.k = k + key * dim,
+                                .v = v + key * dim,
+                                .first_key = key,
+                                .keys = end_key - key < ATTENTION_KEYS ? (int)(end_key - key)
+                                                                       : ATTENTION_KEYS};
+        if (task->ops->pack_values) {
+            task->ops->pack_values(ws->v, v + key * dim, tile.keys, dim);
+            tile.v = ws->v;
+        }
         for (int i = 0; i < blocks; i++)
-            attend_tile(job, ws, &ws->blocks[i], k + key * dim, key, keys);
+            attend_tile(job, task->ops, ws, &ws->blocks[i], &tile);
     }
 }
 
-/* Sums of values, [head_dim, LANES], to rows of out. */
+/* Sums of values to rows of out. */
 static void finish_block(const struct attention_job *job, const struct task *task, int first_column,
                          const float *acc, const float *most, const float *sum)
 {
@@ -251,11 +271,17 @@ static void finish_block(const struct attention_job *job, const struct task *tas
         float scale = has_keys ? 1.0f / sum[i] : 0.0f;
         float values[ATTENTION_HEAD_DIM_MOST];
         for (int d = 0; d < dim; d++)
-            values[d] = acc[d * LANES + i] * scale;
+            values[d] = acc[d * task->ops->dim_stride + i * task->ops->column_stride] * scale;
         job->rows->to_bf16(job->out + row * (size_t)dim, values, dim);
         if (job->lse) /* most is in units of log2 */
             job->lse[row] = has_keys ? most[i] * 0.693147181f + logf(sum[i]) : -INFINITY;
     }
+}
+
+static float *partial_acc(const struct attention_job *job, int index)
+{
+    size_t floats = attention_head_bytes(job->shape->head_dim) / sizeof(float);
+    return job->partial_acc + (size_t)index * floats;
 }
 
 static void run_task(void *context, int part, int thread)
@@ -287,42 +313,53 @@ static void run_task(void *context, int part, int thread)
         struct partial *partial = &job->partials[task->partial + i];
         memcpy(partial->most, softmax->most, sizeof(partial->most));
         memcpy(partial->sum, softmax->sum, sizeof(partial->sum));
-        memcpy(job->partial_acc +
-                   (size_t)(task->partial + i) * (size_t)job->shape->head_dim * LANES,
-               block->acc, tile_bytes(job->shape));
+        memcpy(partial_acc(job, task->partial + i), block->acc,
+               acc_floats(task->ops, job->shape->head_dim, block->columns) * sizeof(float));
     }
+}
+
+static void add_partial(const struct attention_job *job, const struct task *task, int index,
+                        int columns, const float *weight, float *acc)
+{
+    const float *from = partial_acc(job, index);
+    size_t dim_stride = (size_t)task->ops->dim_stride;
+    size_t column_stride = (size_t)task->ops->column_stride;
+    for (size_t dim = 0; dim < (size_t)job->shape->head_dim; dim++)
+        for (size_t column = 0; column < (size_t)columns; column++) {
+            size_t at = dim * dim_stride + column * column_stride;
+            acc[at] += weight[column] * from[at];
+        }
 }
 
 static void merge_block(const struct attention_job *job, const struct merge *merge, int block,
                         float *acc)
 {
+    const struct task *task = merge->first;
+    int first_column = task->first_column + block * LANES;
+    int left = task->first_column + task->columns - first_column;
+    int columns = left < LANES ? left : LANES;
     struct partial total;
-    int dim = job->shape->head_dim;
-    memset(acc, 0, tile_bytes(job->shape));
-    for (int lane = 0; lane < LANES; lane++) {
-        total.most[lane] = ATTENTION_LEAST;
-        total.sum[lane] = 0;
+    memset(acc, 0, acc_floats(task->ops, job->shape->head_dim, columns) * sizeof(float));
+    for (int column = 0; column < columns; column++) {
+        total.most[column] = ATTENTION_LEAST;
+        total.sum[column] = 0;
     }
     for (int i = 0; i < merge->splits; i++) {
         const struct partial *partial = &job->partials[merge->first[i].partial + block];
-        for (int lane = 0; lane < LANES; lane++)
-            total.most[lane] = fmaxf(total.most[lane], partial->most[lane]);
+        for (int column = 0; column < columns; column++)
+            total.most[column] = fmaxf(total.most[column], partial->most[column]);
     }
     for (int i = 0; i < merge->splits; i++) {
         int index = merge->first[i].partial + block;
         const struct partial *partial = &job->partials[index];
-        const float *from = job->partial_acc + (size_t)index * (size_t)dim * LANES;
         float weight[LANES];
-        for (int lane = 0; lane < LANES; lane++) {
-            weight[lane] = exp2f(partial->most[lane] - total.most[lane]);
-            total.sum[lane] += weight[lane] * partial->sum[lane];
+        for (int column = 0; column < columns; column++) {
+            weight[column] = exp2f(partial->most[column] - total.most[column]);
+            total.sum[column] += weight[column] * partial->sum[column];
         }
-        for (int d = 0; d < dim; d++)
-            for (int lane = 0; lane < LANES; lane++)
-                acc[d * LANES + lane] += weight[lane] * from[d * LANES + lane];
+        add_partial(job, task, index, columns, weight, acc);
     }
-    const struct task *task = merge->first;
-    finish_block(job, task, task->first_column + block * LANES, acc, total.most, total.sum);
+    finish_block(job, task, first_column, acc, total.most, total.sum);
 }
 
 static void run_merge(void *context, int part, int thread)
@@ -396,7 +433,8 @@ static enum tca_status plan(struct attention_job *job, const struct attention_it
         for (int first = 0; first < columns; first += TASK_BLOCKS * LANES)
             for (int head = 0; head < job->shape->kv_heads; head++) {
                 int left = columns - first;
-                struct task task = {.item = &items[i],
+                struct task task = {.ops = attention_tile_ops(job->isa, columns),
+                                    .item = &items[i],
                                     .kv_head = head,
                                     .first_column = first,
                                     .columns =
@@ -416,7 +454,8 @@ static enum tca_status take_scratch(struct attention_job *job, struct cpu_queue 
     size_t threads_bytes = (size_t)cpu_queue_threads(queue) * job->thread_bytes;
     size_t partials = (size_t)job->partial_count;
     job->scratch = cpu_queue_scratch(
-        queue, threads_bytes + partials * (sizeof(struct partial) + tile_bytes(job->shape)));
+        queue, threads_bytes + partials * (sizeof(struct partial) +
+                                           attention_head_bytes(job->shape->head_dim)));
     if (!job->scratch)
         return TCA_ERR_NO_MEMORY;
     job->partials = (struct partial *)(job->scratch + threads_bytes);
@@ -429,7 +468,7 @@ enum tca_status cpu_attention(struct kernel_queue *base, uint16_t *out, float *l
                               const struct attention_item *items, int item_count)
 {
     struct cpu_queue *queue = cpu_queue_from(base);
-    struct attention_job job = {.ops = attention_tile_ops(queue->isa),
+    struct attention_job job = {.isa = queue->isa,
                                 .rows = cpu_rows(queue->isa),
                                 .shape = shape,
                                 .group = shape->q_heads / shape->kv_heads,

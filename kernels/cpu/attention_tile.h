@@ -1,15 +1,16 @@
 /* The inner loops of attention over one tile: up to 64 columns (queries of heads that share a KV
  * head) against up to 64 keys.
  *
- * A column is a vector lane, in every array the fastest index: maximum, sum and rescaling need no
- * reduction across lanes, keys are read as stored, and a group's heads share every key load. The
- * packed formats belong to each instruction set. Buffers are 64-byte aligned and hold
- * `ATTENTION_LANES` columns a row; `lanes`, a multiple of 16, says how many are worked on. */
+ * In the tile kernels a column is a vector lane, in every array the fastest index: maximum, sum
+ * and rescaling need no reduction across lanes, keys are read as stored, and a group's heads
+ * share every key load. The decode kernels, for a few columns, use lanes otherwise. Packed
+ * formats belong to each table. Buffers are 64-byte aligned. */
 #ifndef KERNELS_CPU_ATTENTION_TILE_H
 #define KERNELS_CPU_ATTENTION_TILE_H
 
 #include "kernels/cpu/cpu_queue.h"
 
+#include <stddef.h>
 #include <stdint.h>
 
 enum { ATTENTION_LANES = 64, ATTENTION_KEYS = 64, ATTENTION_HEAD_DIM_MOST = 256 };
@@ -29,28 +30,37 @@ struct attention_block {
 };
 
 struct attention_tile_ops {
-    /* rows[columns]: queries of head_dim bf16; packed: [head_dim, ATTENTION_LANES] of 4 bytes at
-     * most, unused lanes zero. */
+    int columns_most;  /* of a block */
+    int dim_stride;    /* of acc, in floats */
+    int column_stride; /* of acc */
+
+    /* rows[columns]: queries of head_dim bf16. */
     void (*pack_queries)(void *packed, const uint16_t *const *rows, int columns, int head_dim);
-    /* v: [keys, head_dim] bf16; packed: [ATTENTION_KEYS, head_dim] of 4 bytes at most. */
+    /* v: [keys, head_dim] bf16. NULL: `values` reads them as stored. */
     void (*pack_values)(void *packed, const uint16_t *v, int keys, int head_dim);
-    /* scores[key, lane] = k . q, masked beyond block->limit if is_masked; fills tile_most. */
+    /* scores of k . q, masked beyond block->limit if is_masked; fills tile_most. */
     void (*scores)(float *scores, struct attention_block *block, const void *q, const uint16_t *k,
-                   int keys, int head_dim, int lanes, bool is_masked);
-    /* weights[key, lane] = exp2(scores * scale - most), packed; updates most, sum and rescale. */
+                   int keys, int head_dim, int columns, bool is_masked);
+    /* weights = exp2(scores * scale - most); updates most, sum and rescale. */
     void (*softmax)(void *weights, struct attention_block *block, const float *scores, float scale,
-                    int keys, int lanes);
-    /* acc[dim, lane] = acc * rescale + sum over keys of v * weights. */
+                    int keys, int columns);
+    /* acc[dim, column] = acc * rescale + sum over keys of v * weights. */
     void (*values)(float *acc, const struct attention_block *block, const void *weights,
-                   const void *v, int keys, int head_dim, int lanes);
+                   const void *v, int keys, int head_dim, int columns);
 };
 
-const struct attention_tile_ops *attention_tile_ops(enum cpu_isa isa);
+/* Bytes of packed queries, of packed values and of acc; of scores and of weights. */
+size_t attention_head_bytes(int head_dim);
+enum { ATTENTION_TILE_BYTES = ATTENTION_KEYS * ATTENTION_LANES * 4 };
+
+/* The kernels for as many columns of an item and a KV head. */
+const struct attention_tile_ops *attention_tile_ops(enum cpu_isa isa, int columns);
 
 extern const struct attention_tile_ops attention_tile_portable;
 #if defined(__x86_64__)
 extern const struct attention_tile_ops attention_tile_avx2;
 extern const struct attention_tile_ops attention_tile_avx512;
+extern const struct attention_tile_ops attention_decode_avx512;
 #endif
 
 #endif

@@ -1,34 +1,23 @@
 /* Attention tiles with bf16 dot products (vdpbf16ps): each instruction adds the products of two
  * bf16 pairs a lane, so packed arrays hold pairs along the summed dimension: queries
- * [head_dim / 2, lane, 2], weights [keys / 2, lane, 2], values [keys / 2, head_dim, 2]. */
+ * [head_dim / 2, lane, 2], weights [keys / 2, lane, 2], values [keys / 2, head_dim, 2]; scores are
+ * [key, lane] and sums of values [head_dim, lane] f32. A lane is a column. */
 #include "kernels/cpu/attention_tile.h"
-
-#include <immintrin.h>
-#include <string.h>
+#include "kernels/cpu/attention_vectors_avx512.h"
 
 enum {
     LANES = ATTENTION_LANES,
-    VECTOR = 16,   /* floats, or bf16 pairs, of a register */
-    BLOCK_ROWS = 4 /* keys or dims of a register block: 4 x 4 accumulators, 4 columns, 1 pair */
+    VECTOR = 16,     /* floats, or bf16 pairs, of a register */
+    VECTORS_MOST = 4 /* registers of columns in a block */
 };
 
-#define INLINE static inline __attribute__((always_inline))
+/* A register block is `rows` keys (or dims) x `vectors` columns, summed in `chains` independent
+ * chains: about 16 accumulators hide the latency of vdpbf16ps and leave room for operands. */
+enum { ROWS_MOST = 8, CHAINS_MOST = 2 };
 
-static __m512i load_pairs(const void *from)
+INLINE __m512i load_pairs(const void *from)
 {
     return _mm512_loadu_si512(from);
-}
-
-INLINE __m512i broadcast_pair(const void *from)
-{
-    int32_t pair;
-    memcpy(&pair, from, sizeof(pair));
-    return _mm512_set1_epi32(pair);
-}
-
-INLINE __m512 dot_add(__m512 sum, __m512i a, __m512i b)
-{
-    return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
 }
 
 static void pack_queries(void *packed, const uint16_t *const *rows, int columns, int head_dim)
@@ -60,104 +49,118 @@ static void pack_values(void *packed, const uint16_t *v, int keys, int head_dim)
     }
 }
 
-/* Scores of keys key .. key + rows - 1 (past the tile's end the last key stands in). */
-INLINE void score_rows(float *scores, __m512 *most, const int32_t *limit, const uint32_t *q,
-                       const uint16_t *const *k, int key, int head_dim, int vectors)
+/* acc[row][col] = sum over `pairs` of columns[pair, col] . row's pairs, which are `pair_stride`
+ * apart; rows[row] points at the first. */
+INLINE void dot_block(__m512 acc[ROWS_MOST][VECTORS_MOST], const uint32_t *columns,
+                      const uint32_t *const *rows_of, size_t pair_stride, int pairs, int rows,
+                      int vectors, int chains)
 {
-    __m512 acc[BLOCK_ROWS][4];
-#pragma GCC unroll 4
-    for (int row = 0; row < BLOCK_ROWS; row++)
+    __m512 chain[ROWS_MOST][VECTORS_MOST];
+    if (chains == 2) {
+#pragma GCC unroll 8
+        for (int row = 0; row < rows; row++)
+            chain[row][0] = _mm512_setzero_ps();
+    }
+    int pair = 0;
+    for (; pair + chains <= pairs; pair += chains) {
+        __m512i values[VECTORS_MOST];
 #pragma GCC unroll 4
         for (int col = 0; col < vectors; col++)
-            acc[row][col] = _mm512_setzero_ps();
-    for (int pair = 0; pair < head_dim / 2; pair++) {
-        __m512i columns[4];
-#pragma GCC unroll 4
-        for (int col = 0; col < vectors; col++)
-            columns[col] = load_pairs(q + pair * LANES + col * VECTOR);
-#pragma GCC unroll 4
-        for (int row = 0; row < BLOCK_ROWS; row++) {
-            __m512i values = broadcast_pair(k[row] + 2 * pair);
+            values[col] = load_pairs(columns + pair * LANES + col * VECTOR);
+#pragma GCC unroll 8
+        for (int row = 0; row < rows; row++) {
+            __m512i one = broadcast_pair(rows_of[row] + (size_t)pair * pair_stride);
 #pragma GCC unroll 4
             for (int col = 0; col < vectors; col++)
-                acc[row][col] = dot_add(acc[row][col], columns[col], values);
+                acc[row][col] = dot_add(acc[row][col], values[col], one);
+        }
+        if (chains == 2) {
+            __m512i second = load_pairs(columns + (pair + 1) * LANES);
+#pragma GCC unroll 8
+            for (int row = 0; row < rows; row++)
+                chain[row][0] =
+                    dot_add(chain[row][0], second,
+                            broadcast_pair(rows_of[row] + (size_t)(pair + 1) * pair_stride));
         }
     }
-#pragma GCC unroll 4
-    for (int row = 0; row < BLOCK_ROWS; row++)
-#pragma GCC unroll 4
-        for (int col = 0; col < vectors; col++) {
-            __m512 score = acc[row][col];
-            if (limit) {
-                __mmask16 seen = _mm512_cmpgt_epi32_mask(_mm512_loadu_si512(limit + col * VECTOR),
-                                                         _mm512_set1_epi32(key + row));
-                score = _mm512_mask_mov_ps(_mm512_set1_ps(ATTENTION_MASKED), seen, score);
-            }
-            most[col] = _mm512_max_ps(most[col], score);
-            _mm512_storeu_ps(scores + (key + row) * LANES + col * VECTOR, score);
-        }
+    if (chains == 1)
+        return;
+#pragma GCC unroll 8
+    for (int row = 0; row < rows; row++) {
+        if (pair < pairs)
+            acc[row][0] = dot_add(acc[row][0], load_pairs(columns + pair * LANES),
+                                  broadcast_pair(rows_of[row] + (size_t)pair * pair_stride));
+        acc[row][0] = _mm512_add_ps(acc[row][0], chain[row][0]);
+    }
 }
 
 INLINE void score_tile(float *scores, struct attention_block *block, const uint32_t *q,
-                       const uint16_t *k, int keys, int head_dim, int vectors, bool is_masked)
+                       const uint16_t *k, int keys, int head_dim, int rows, int vectors,
+                       bool is_masked)
 {
-    __m512 most[4];
+    __m512 most[VECTORS_MOST];
 #pragma GCC unroll 4
     for (int col = 0; col < vectors; col++)
         most[col] = _mm512_set1_ps(ATTENTION_MASKED);
-    for (int key = 0; key < keys; key += BLOCK_ROWS) {
-        const uint16_t *rows[BLOCK_ROWS];
-#pragma GCC unroll 4
-        for (int row = 0; row < BLOCK_ROWS; row++) {
+    for (int key = 0; key < keys; key += rows) {
+        const uint32_t *rows_of[ROWS_MOST];
+        __m512 acc[ROWS_MOST][VECTORS_MOST];
+#pragma GCC unroll 8
+        for (int row = 0; row < rows; row++) {
+            /* Past the tile's end the last key stands in: its scores go to unused rows. */
             int index = key + row < keys ? key + row : keys - 1;
-            rows[row] = k + (size_t)index * (size_t)head_dim;
+            rows_of[row] = (const uint32_t *)(const void *)(k + (size_t)index * (size_t)head_dim);
+#pragma GCC unroll 4
+            for (int col = 0; col < vectors; col++)
+                acc[row][col] = _mm512_setzero_ps();
         }
-        score_rows(scores, most, is_masked ? block->limit : NULL, q, rows, key, head_dim, vectors);
+        dot_block(acc, q, rows_of, 1, head_dim / 2, rows, vectors, vectors == 1 ? 2 : 1);
+#pragma GCC unroll 8
+        for (int row = 0; row < rows; row++)
+#pragma GCC unroll 4
+            for (int col = 0; col < vectors; col++) {
+                __m512 score = acc[row][col];
+                if (is_masked) {
+                    __m512i limit = _mm512_loadu_si512(block->limit + col * VECTOR);
+                    __mmask16 seen = _mm512_cmpgt_epi32_mask(limit, _mm512_set1_epi32(key + row));
+                    score = _mm512_mask_mov_ps(_mm512_set1_ps(ATTENTION_MASKED), seen, score);
+                }
+                most[col] = _mm512_max_ps(most[col], score);
+                _mm512_storeu_ps(scores + (key + row) * LANES + col * VECTOR, score);
+            }
     }
 #pragma GCC unroll 4
     for (int col = 0; col < vectors; col++)
         _mm512_storeu_ps(block->tile_most + col * VECTOR, most[col]);
 }
 
-#define DISPATCH_LANES(call)                                                                       \
-    switch (lanes / VECTOR) {                                                                      \
+/* call(rows, vectors): the register block for as many columns. */
+#define DISPATCH_COLUMNS(call)                                                                     \
+    switch ((columns + VECTOR - 1) / VECTOR) {                                                     \
     case 1:                                                                                        \
-        call(1);                                                                                   \
+        call(8, 1);                                                                                \
         break;                                                                                     \
     case 2:                                                                                        \
-        call(2);                                                                                   \
+        call(8, 2);                                                                                \
         break;                                                                                     \
     case 3:                                                                                        \
-        call(3);                                                                                   \
+        call(4, 3);                                                                                \
         break;                                                                                     \
     default:                                                                                       \
-        call(4);                                                                                   \
+        call(4, 4);                                                                                \
         break;                                                                                     \
     }
 
 static void scores(float *out, struct attention_block *block, const void *q, const uint16_t *k,
-                   int keys, int head_dim, int lanes, bool is_masked)
+                   int keys, int head_dim, int columns, bool is_masked)
 {
-#define SCORES(vectors)                                                                            \
+#define SCORES(rows, vectors)                                                                      \
     if (is_masked)                                                                                 \
-        score_tile(out, block, q, k, keys, head_dim, vectors, true);                               \
+        score_tile(out, block, q, k, keys, head_dim, rows, vectors, true);                         \
     else                                                                                           \
-        score_tile(out, block, q, k, keys, head_dim, vectors, false)
-    DISPATCH_LANES(SCORES)
+        score_tile(out, block, q, k, keys, head_dim, rows, vectors, false)
+    DISPATCH_COLUMNS(SCORES)
 #undef SCORES
-}
-
-/* 2^x for x <= 0, relative error under 5e-6: an integer power times a polynomial of the rest. */
-INLINE __m512 exp2_fast(__m512 x)
-{
-    __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m512 f = _mm512_sub_ps(x, whole);
-    __m512 p = _mm512_set1_ps(9.6181291e-3f);
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.5504109e-2f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.4022651e-1f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.9314718e-1f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
-    return _mm512_scalef_ps(p, whole);
 }
 
 /* (even, odd) rounded to bf16 and interleaved to pairs. */
@@ -170,11 +173,11 @@ INLINE __m512i to_pairs(__m512 even, __m512 odd)
 }
 
 static void softmax(void *weights, struct attention_block *block, const float *score, float scale,
-                    int keys, int lanes)
+                    int keys, int columns)
 {
     uint32_t *pairs = weights;
     const __m512 scales = _mm512_set1_ps(scale);
-    for (int col = 0; col < lanes; col += VECTOR) {
+    for (int col = 0; col < columns; col += VECTOR) {
         __m512 before = _mm512_loadu_ps(block->most + col);
         __m512 tile = _mm512_mul_ps(_mm512_loadu_ps(block->tile_most + col), scales);
         __m512 most = _mm512_max_ps(before, tile);
@@ -200,50 +203,42 @@ static void softmax(void *weights, struct attention_block *block, const float *s
 }
 
 INLINE void value_rows(float *acc, const float *rescale, const uint32_t *weights, const uint32_t *v,
-                       int pairs, int head_dim, int vectors)
+                       int pairs, int head_dim, int rows, int vectors)
 {
-    __m512 sums[BLOCK_ROWS][4];
-#pragma GCC unroll 4
-    for (int col = 0; col < vectors; col++) {
-        __m512 factor = _mm512_loadu_ps(rescale + col * VECTOR);
-#pragma GCC unroll 4
-        for (int row = 0; row < BLOCK_ROWS; row++)
-            sums[row][col] =
-                _mm512_mul_ps(_mm512_loadu_ps(acc + row * LANES + col * VECTOR), factor);
-    }
-    for (int pair = 0; pair < pairs; pair++) {
-        __m512i columns[4];
+    __m512 sums[ROWS_MOST][VECTORS_MOST];
+    const uint32_t *rows_of[ROWS_MOST];
+#pragma GCC unroll 8
+    for (int row = 0; row < rows; row++) {
+        rows_of[row] = v + row;
 #pragma GCC unroll 4
         for (int col = 0; col < vectors; col++)
-            columns[col] = load_pairs(weights + pair * LANES + col * VECTOR);
-#pragma GCC unroll 4
-        for (int row = 0; row < BLOCK_ROWS; row++) {
-            __m512i values = broadcast_pair(v + (size_t)pair * (size_t)head_dim + row);
-#pragma GCC unroll 4
-            for (int col = 0; col < vectors; col++)
-                sums[row][col] = dot_add(sums[row][col], columns[col], values);
-        }
+            sums[row][col] = _mm512_mul_ps(_mm512_loadu_ps(acc + row * LANES + col * VECTOR),
+                                           _mm512_loadu_ps(rescale + col * VECTOR));
     }
-#pragma GCC unroll 4
-    for (int row = 0; row < BLOCK_ROWS; row++)
+    dot_block(sums, weights, rows_of, (size_t)head_dim, pairs, rows, vectors, vectors == 1 ? 2 : 1);
+#pragma GCC unroll 8
+    for (int row = 0; row < rows; row++)
 #pragma GCC unroll 4
         for (int col = 0; col < vectors; col++)
             _mm512_storeu_ps(acc + row * LANES + col * VECTOR, sums[row][col]);
 }
 
 static void values(float *acc, const struct attention_block *block, const void *weights,
-                   const void *v, int keys, int head_dim, int lanes)
+                   const void *v, int keys, int head_dim, int columns)
 {
     const uint32_t *pairs = v;
-#define VALUES(vectors)                                                                            \
-    for (int dim = 0; dim < head_dim; dim += BLOCK_ROWS)                                           \
+#define VALUES(rows, vectors)                                                                      \
+    for (int dim = 0; dim < head_dim; dim += (rows))                                               \
     value_rows(acc + dim * LANES, block->rescale, weights, pairs + dim, (keys + 1) / 2, head_dim,  \
-               vectors)
-    DISPATCH_LANES(VALUES)
+               rows, vectors)
+    DISPATCH_COLUMNS(VALUES)
 #undef VALUES
 }
 
-const struct attention_tile_ops attention_tile_avx512 = {.pack_queries = pack_queries,
+const struct attention_tile_ops attention_tile_avx512 = {.columns_most = LANES,
+                                                         .dim_stride = LANES,
+                                                         .column_stride = 1,
+                                                         .pack_queries = pack_queries,
                                                          .pack_values = pack_values,
                                                          .scores = scores,
                                                          .softmax = softmax,

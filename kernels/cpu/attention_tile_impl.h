@@ -1,11 +1,17 @@
-/* Attention tiles in plain C and f32: loops over lanes that the compiler vectorises. A file that
+/* Attention tiles in plain C and f32: loops over lanes, which are columns, that the compiler vectorises. A file that
  * is compiled for one instruction set defines ATTENTION_TILE_TABLE and includes this. Packed
- * arrays hold floats: queries [head_dim, lane], weights [key, lane], values [key, head_dim]. */
+ * arrays hold floats: queries [head_dim, lane], weights [key, lane], values [key, head_dim]; sums
+ * of values are [head_dim, lane]. */
 #include "kernels/cpu/attention_tile.h"
 #include "kernels/cpu/bf16.h"
 #include "kernels/cpu/exp_fast.h"
 
 enum { LANES = ATTENTION_LANES, CHUNK = 16 /* lanes that stay in registers together */ };
+
+static int used_lanes(int columns)
+{
+    return (columns + CHUNK - 1) / CHUNK * CHUNK;
+}
 
 static void pack_queries(void *packed, const uint16_t *const *rows, int columns, int head_dim)
 {
@@ -23,19 +29,20 @@ static void pack_values(void *packed, const uint16_t *v, int keys, int head_dim)
 }
 
 static void scores(float *out, struct attention_block *block, const void *q, const uint16_t *k,
-                   int keys, int head_dim, int lanes, bool is_masked)
+                   int keys, int head_dim, int columns, bool is_masked)
 {
+    int lanes = used_lanes(columns);
     for (int lane = 0; lane < lanes; lane++)
         block->tile_most[lane] = ATTENTION_MASKED;
     for (int col = 0; col < lanes; col += CHUNK) {
-        const float *columns = (const float *)q + col;
+        const float *q_lanes = (const float *)q + col;
         for (int key = 0; key < keys; key++) {
             float acc[CHUNK] = {0};
             const uint16_t *row = k + (size_t)key * (size_t)head_dim;
             for (int dim = 0; dim < head_dim; dim++) {
                 float value = bf16_to_float(row[dim]);
                 for (int i = 0; i < CHUNK; i++)
-                    acc[i] += columns[dim * LANES + i] * value;
+                    acc[i] += q_lanes[dim * LANES + i] * value;
             }
             for (int i = 0; i < CHUNK; i++) {
                 bool is_seen = !is_masked || key < block->limit[col + i];
@@ -49,8 +56,9 @@ static void scores(float *out, struct attention_block *block, const void *q, con
 }
 
 static void softmax(void *weights, struct attention_block *block, const float *score, float scale,
-                    int keys, int lanes)
+                    int keys, int columns)
 {
+    int lanes = used_lanes(columns);
     float *out = weights;
     for (int lane = 0; lane < lanes; lane++) {
         float before = block->most[lane];
@@ -69,11 +77,12 @@ static void softmax(void *weights, struct attention_block *block, const float *s
 }
 
 static void values(float *acc, const struct attention_block *block, const void *weights,
-                   const void *v, int keys, int head_dim, int lanes)
+                   const void *v, int keys, int head_dim, int columns)
 {
+    int lanes = used_lanes(columns);
     const float *rows = v;
     for (int col = 0; col < lanes; col += CHUNK) {
-        const float *columns = (const float *)weights + col;
+        const float *weight_lanes = (const float *)weights + col;
         for (int dim = 0; dim < head_dim; dim++) {
             float sums[CHUNK];
             for (int i = 0; i < CHUNK; i++)
@@ -81,7 +90,7 @@ static void values(float *acc, const struct attention_block *block, const void *
             for (int key = 0; key < keys; key++) {
                 float value = rows[(size_t)key * (size_t)head_dim + (size_t)dim];
                 for (int i = 0; i < CHUNK; i++)
-                    sums[i] += columns[key * LANES + i] * value;
+                    sums[i] += weight_lanes[key * LANES + i] * value;
             }
             for (int i = 0; i < CHUNK; i++)
                 acc[dim * LANES + col + i] = sums[i];
@@ -89,7 +98,10 @@ static void values(float *acc, const struct attention_block *block, const void *
     }
 }
 
-const struct attention_tile_ops ATTENTION_TILE_TABLE = {.pack_queries = pack_queries,
+const struct attention_tile_ops ATTENTION_TILE_TABLE = {.columns_most = LANES,
+                                                        .dim_stride = LANES,
+                                                        .column_stride = 1,
+                                                        .pack_queries = pack_queries,
                                                         .pack_values = pack_values,
                                                         .scores = scores,
                                                         .softmax = softmax,
