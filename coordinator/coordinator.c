@@ -18,7 +18,8 @@
 #include <time.h>
 
 enum {
-    STOP_GRACE_MS = 1000, /* for the last statuses to reach the clients */
+    STOP_GRACE_MS = 1000,       /* for the last statuses to reach the clients */
+    GROUP_STOP_GRACE_MS = 3000, /* for the group to leave */
     SEQUENCE_EPOCH_SHIFT = 32,
 };
 
@@ -495,7 +496,7 @@ void coordinator_stop(struct coordinator *coordinator)
         end_everything(coordinator);
     timer_stop(coordinator->timer);
     rpc_server_stop(coordinator->server, STOP_GRACE_MS);
-    rpc_server_stop(coordinator->worker_server, STOP_GRACE_MS);
+    rpc_server_stop(coordinator->worker_server, GROUP_STOP_GRACE_MS);
     task_queue_stop(coordinator->request_tokenizer);
     task_queue_stop(coordinator->document_tokenizer);
     if (coordinator->disk != NULL)

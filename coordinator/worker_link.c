@@ -196,9 +196,7 @@ void worker_link_stop(struct worker_link *link)
         return;
     message.body_case = TCA__CONTROL__V1__COORDINATOR_MESSAGE__BODY_STOP;
     message.stop = &stop;
-    send(link, &message);
-    flush(link);
-    rpc_call_finish(link->call, RPC_OK, "", NULL, 0);
+    send(link, &message); /* the group ends its side of the stream when it has left */
 }
 
 static void send_welcome(struct coordinator *coordinator)
