@@ -113,7 +113,8 @@ static void show_progress(struct answer *answer, const Tca__V1__AskEvent__Progre
         .eta_ms = progress->eta_ms,
     };
 
-    progress_show(&answer->session->progress, &state, clock_monotonic_ms());
+    if (progress->tokens_done < progress->tokens_total) /* else the answer comes at once */
+        progress_show(&answer->session->progress, &state, clock_monotonic_ms());
 }
 
 static void add_usage(struct answer *answer, const char *format, ...)
