@@ -21,7 +21,7 @@ enum {
     LAST_WORDS_MS = 3 * 1000,
 };
 
-static const char ATTACH_PATH[] = "/tca.control.v1.Control/Attach";
+static const char attach_path[] = "/tca.control.v1.Control/Attach";
 
 struct control_link {
     struct rpc_channel *channel;
@@ -131,7 +131,7 @@ static enum tca_status greet(struct control_link *link, const struct control_lin
 
     *code_out = RPC_INTERNAL;
     TCA_TRY(control_pack_hello(options->secret, options->version, options->ranks, message));
-    TCA_TRY(rpc_stream_open(link->channel, ATTACH_PATH, 0, &link->stream, error));
+    TCA_TRY(rpc_stream_open(link->channel, attach_path, 0, &link->stream, error));
     rpc_stream_send(link->stream, message->data, message->size); /* a failure shows below */
     status = rpc_stream_receive(link->stream, WELCOME_TIMEOUT_MS, message);
     if (status == TCA_OK)

@@ -69,7 +69,7 @@ enum tca_status control_pack_ready(const struct rank_report *reports, int ranks,
     Tca__Control__V1__WorkerMessage message = TCA__CONTROL__V1__WORKER_MESSAGE__INIT;
     Tca__Control__V1__Ready ready = TCA__CONTROL__V1__READY__INIT;
     Tca__Control__V1__RankInfo *info = calloc((size_t)ranks, sizeof(*info));
-    Tca__Control__V1__RankInfo **list = calloc((size_t)ranks, sizeof(*list));
+    Tca__Control__V1__RankInfo **list = calloc((size_t)ranks, sizeof(void *));
     enum tca_status status = TCA_ERR_NO_MEMORY;
 
     if (info != NULL && list != NULL) {

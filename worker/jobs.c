@@ -8,12 +8,16 @@ static enum tca_status receive(int32_t *to, int64_t *received, int64_t expected,
                                int64_t count, int vocab, struct tca_error *error)
 {
     if (count > expected - *received)
-        return tca_fail(error, TCA_ERR_RANGE, "tokens: %lld announced, %lld or more arrived",
-                        (long long)expected, (long long)(*received + count));
-    for (int64_t i = 0; i < count; i++)
+        return tca_fail(error, TCA_ERR_RANGE,
+                        "tokens: %lld announced, %lld had arrived, and %lld more",
+                        (long long)expected, (long long)*received, (long long)count);
+    for (int64_t i = 0; i < count; i++) {
+        long long index = *received + i;
+
         if (ids[i] < 0 || ids[i] >= vocab)
-            return tca_fail(error, TCA_ERR_RANGE, "token %lld: id %d is not in 0..%d",
-                            (long long)(*received + i), ids[i], vocab - 1);
+            return tca_fail(error, TCA_ERR_RANGE, "token %lld: id %d is not in 0..%d", index,
+                            ids[i], vocab - 1);
+    }
     memcpy(to + *received, ids, (size_t)count * sizeof(*ids));
     *received += count;
     return TCA_OK;

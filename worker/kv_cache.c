@@ -67,7 +67,7 @@ struct kv_layer kv_range_layer(const struct kv_range *range, const struct kv_sha
 {
     int64_t head_stride = range->capacity * shape->head_dim;
     int64_t half = shape->kv_heads * head_stride; /* K, then V */
-    uint16_t *k = range->data + 2 * layer * half;
+    uint16_t *k = range->data + (int64_t)layer * 2 * half;
 
     return (struct kv_layer){.k = k, .v = k + half, .head_stride = head_stride};
 }

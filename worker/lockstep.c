@@ -52,23 +52,32 @@ static enum tca_status trouble(struct lockstep *lockstep, enum tca_status status
     return status;
 }
 
+/* Rank 0: TCA_OK, or TCA_ERR_ABORTED when some rank did not fare well. */
+static enum tca_status judge(const int32_t *answers, int ranks)
+{
+    for (int rank = 0; rank < ranks; rank++)
+        if (answers[rank] != TCA_OK)
+            return TCA_ERR_ABORTED;
+    return TCA_OK;
+}
+
 enum tca_status lockstep_agree(struct comm_group *group, enum tca_status own, int timeout_ms)
 {
-    int32_t *answers = group->rank == 0 ? calloc((size_t)group->ranks, sizeof(*answers)) : NULL;
+    int32_t *answers = NULL;
     int32_t answer = own;
-    enum tca_status status = TCA_OK;
+    enum tca_status status;
 
-    if (group->rank == 0 && answers == NULL)
-        return TCA_ERR_NO_MEMORY;
+    if (group->rank == 0) {
+        answers = calloc((size_t)group->ranks, sizeof(*answers));
+        if (answers == NULL)
+            return TCA_ERR_NO_MEMORY;
+    }
     status = group->ops->gather(group, answers, &answer, sizeof(answer), 0, timeout_ms);
-    for (int rank = 0; rank < group->ranks && status == TCA_OK && group->rank == 0; rank++)
-        if (answers[rank] != TCA_OK)
-            answer = TCA_ERR_ABORTED;
+    if (status == TCA_OK && answers != NULL)
+        answer = judge(answers, group->ranks);
     free(answers);
-    if (status == TCA_OK)
-        status = group->ops->broadcast(group, &answer, sizeof(answer), 0, timeout_ms);
-    if (status != TCA_OK)
-        return status;
+    TCA_TRY(status);
+    TCA_TRY(group->ops->broadcast(group, &answer, sizeof(answer), 0, timeout_ms));
     return own != TCA_OK ? own : (enum tca_status)answer;
 }
 

@@ -131,11 +131,11 @@ static int best_of_row(const float *values, int vocab, int count, struct token_c
     struct candidate best[SAMPLER_TOP_MAX];
     int found = 0;
 
-    for (int32_t id = 0; id < vocab; id++) {
+    for (int32_t id = 0; id < vocab && count > 0; id++) {
         struct candidate next = {.value = values[id], .id = id};
         int place = found;
 
-        if (found == count && (count == 0 || !is_better(&next, &best[count - 1])))
+        if (found == count && !is_better(&next, &best[count - 1]))
             continue;
         found = found < count ? found + 1 : count;
         place = place < count ? place : count - 1;

@@ -20,11 +20,11 @@ enum { SAMPLER_TOP_MAX = 20 };
 
 struct sampler_params {
     double temperature;        /* 0: greedy */
-    int top_k;                 /* 0: off */
     double top_p;              /* 1: off */
     double min_p;              /* 0: off */
     double repetition_penalty; /* 1: off */
     uint64_t seed;
+    int top_k;    /* 0: off */
     int logprobs; /* of how many of the best, 0 to SAMPLER_TOP_MAX */
 };
 

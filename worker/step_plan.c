@@ -7,7 +7,7 @@
 /* Wire form: header {magic u32, end u32, number u64, top_count u32, closes u32, opens u32,
  * items u32, tokens u32}, then closes {slot u32}, opens {slot u32, base u32, capacity u64},
  * items {slot u32, tokens u32, own_rows u64, logits u32}, token ids u32. */
-static const uint32_t STEP_MAGIC = 0x50414354; /* "TCAP" */
+static const uint32_t step_magic = 0x50414354; /* "TCAP" */
 
 enum tca_status step_plan_init(struct step_plan *plan, const struct step_limits *limits)
 {
@@ -89,7 +89,7 @@ enum tca_status step_plan_write(const struct step_plan *plan, struct bytes *out)
                   (size_t)plan->tokens * TOKEN_BYTES;
 
     TCA_TRY(bytes_reserve(out, out->size + size));
-    put_u32(out, STEP_MAGIC);
+    put_u32(out, step_magic);
     put_u32(out, (uint32_t)plan->end);
     put_u64(out, plan->number);
     put_u32(out, (uint32_t)plan->top_count);
@@ -151,7 +151,7 @@ static enum tca_status read_header(struct step_plan *plan, struct reader *reader
     uint32_t end, top_count, closes, opens, items, tokens;
     uint64_t announced;
 
-    if (reader->left < HEADER_BYTES || get_u32(reader) != STEP_MAGIC)
+    if (reader->left < HEADER_BYTES || get_u32(reader) != step_magic)
         return tca_fail(error, TCA_ERR_INVALID, "step plan: no header");
     end = get_u32(reader);
     plan->number = get_u64(reader);

@@ -56,7 +56,7 @@ static int ranks_on_this_host(const struct worker *worker)
 
     for (int rank = 0; rank < worker->group->ranks; rank++)
         ranks += strcmp(worker->hosts[rank], worker->report.host) == 0;
-    return ranks;
+    return ranks < 1 ? 1 : ranks;
 }
 
 static int usable_cores(void)

@@ -7,13 +7,13 @@
 
 enum { CHUNK = 8, SEQUENCES = 8 };
 
-static const int32_t IDS[64] = {1, 2, 3};
+static const int32_t some_ids[64] = {1, 2, 3};
 
 static struct batch_sequence sequence(enum batch_kind kind, int32_t slot, int64_t pending)
 {
     return (struct batch_sequence){.kind = kind,
                                    .slot = slot,
-                                   .pending = IDS,
+                                   .pending = some_ids,
                                    .pending_tokens = pending,
                                    .logits =
                                        kind == BATCH_DOCUMENT ? STEP_LOGITS_NONE : STEP_LOGITS_TOP};

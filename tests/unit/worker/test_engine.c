@@ -14,7 +14,7 @@
 
 enum { JOBS_MAX = 8, ANSWER_MAX = 600, DOCUMENT_TOKENS = 150, STEPS_MAX = 4000 };
 
-static const struct sampler_params GREEDY = {
+static const struct sampler_params greedy = {
     .top_p = 1.0, .repetition_penalty = 1.0, .logprobs = 2};
 
 /* What became of one document or question. */
@@ -195,10 +195,10 @@ static void ask_around(struct scene *scene)
     run_until_idle(scene);
     assert_int_equal(scene->document[1].ready, 1);
     assert_int_equal(scene->document[2].ready, 1);
-    open_question(scene, 1, 1, 9, 12, &GREEDY);
-    open_question(scene, 2, 1, 20, 12, &GREEDY);
-    open_question(scene, 3, 2, 9, 12, &GREEDY);
-    open_question(scene, 4, 0, 90, 12, &GREEDY);
+    open_question(scene, 1, 1, 9, 12, &greedy);
+    open_question(scene, 2, 1, 20, 12, &greedy);
+    open_question(scene, 3, 2, 9, 12, &greedy);
+    open_question(scene, 4, 0, 90, 12, &greedy);
     run_until_idle(scene);
     for (int key = 1; key <= 4; key++)
         assert_int_equal(scene->question[key].end, QUESTION_LENGTH);
@@ -252,13 +252,13 @@ static void ask_in_turn(struct scene *scene)
     open_document(scene, 1, DOCUMENT_TOKENS);
     open_document(scene, 2, 70);
     run_until_idle(scene);
-    open_question(scene, 1, 1, 9, 12, &GREEDY);
+    open_question(scene, 1, 1, 9, 12, &greedy);
     run_until_idle(scene);
-    open_question(scene, 2, 1, 20, 12, &GREEDY);
+    open_question(scene, 2, 1, 20, 12, &greedy);
     run_until_idle(scene);
-    open_question(scene, 3, 2, 9, 12, &GREEDY);
+    open_question(scene, 3, 2, 9, 12, &greedy);
     run_until_idle(scene);
-    open_question(scene, 4, 0, 90, 12, &GREEDY);
+    open_question(scene, 4, 0, 90, 12, &greedy);
     run_until_idle(scene);
 }
 
@@ -278,12 +278,12 @@ static void questions_together_answer_as_alone(void **state)
 static void ask_both_ways(struct scene *scene)
 {
     struct question_params params = {
-        .key = 2, .tokens = DOCUMENT_TOKENS + 9, .max_tokens = 12, .sampling = GREEDY};
+        .key = 2, .tokens = DOCUMENT_TOKENS + 9, .max_tokens = 12, .sampling = greedy};
     int32_t ids[TINY_POSITIONS];
 
     open_document(scene, 1, DOCUMENT_TOKENS);
     run_until_idle(scene);
-    open_question(scene, 1, 1, 9, 12, &GREEDY);
+    open_question(scene, 1, 1, 9, 12, &greedy);
     make_ids(ids, DOCUMENT_TOKENS, 1);
     make_ids(ids + DOCUMENT_TOKENS, 9, 101);
     engine_open_question(scene->engine, &params);
@@ -306,10 +306,10 @@ static void end_at_an_end_token(struct scene *scene)
 {
     const struct outcome *first = &scene->question[1];
     struct question_params params = {
-        .key = 2, .tokens = 9, .max_tokens = 50, .sampling = GREEDY, .end_tokens = 2};
+        .key = 2, .tokens = 9, .max_tokens = 50, .sampling = greedy, .end_tokens = 2};
     int32_t ids[9];
 
-    open_question(scene, 1, 0, 9, 12, &GREEDY);
+    open_question(scene, 1, 0, 9, 12, &greedy);
     run_until_idle(scene);
     params.end_token[0] = -1;
     params.end_token[1] = first->token[5].chosen.id;
@@ -339,9 +339,9 @@ static void fill_the_positions(struct scene *scene)
 {
     open_document(scene, 1, 400);
     run_until_idle(scene);
-    open_question(scene, 1, 1, 12, 1000, &GREEDY);
-    open_question(scene, 2, 1, 112, 1000, &GREEDY);
-    open_question(scene, 3, 1, 113, 1000, &GREEDY);
+    open_question(scene, 1, 1, 12, 1000, &greedy);
+    open_question(scene, 2, 1, 112, 1000, &greedy);
+    open_question(scene, 3, 1, 113, 1000, &greedy);
     engine_open_document(scene->engine, 2, TINY_POSITIONS + 1);
     run_until_idle(scene);
     assert_int_equal(scene->question[1].end, QUESTION_LENGTH);
@@ -400,10 +400,10 @@ static void the_same_seed_gives_the_same_tokens(void **state)
 /* The first token, with whole rows gathered from three ranks, against candidates only. */
 static void look_both_ways(struct scene *scene)
 {
-    struct sampler_params nudged = GREEDY;
+    struct sampler_params nudged = greedy;
 
     nudged.repetition_penalty = 1.0000001; /* asks for whole rows, changes nothing */
-    open_question(scene, 1, 0, 9, 1, &GREEDY);
+    open_question(scene, 1, 0, 9, 1, &greedy);
     run_until_idle(scene);
     scene->question[2] = scene->question[1];
     memset(&scene->question[1], 0, sizeof(scene->question[1]));
@@ -440,8 +440,8 @@ static void cancel_and_close(struct scene *scene)
     assert_int_equal(scene->document[6].closed, 0);
     assert_int_equal(scene->document[2].ready, 1);
 
-    open_question(scene, 1, 2, 9, 300, &GREEDY);
-    open_question(scene, 2, 2, 9, 300, &GREEDY);
+    open_question(scene, 1, 2, 9, 300, &greedy);
+    open_question(scene, 2, 2, 9, 300, &greedy);
     for (int i = 0; i < 5; i++)
         step(scene, &is_busy);
     engine_cancel_question(scene->engine, 1);
@@ -466,18 +466,18 @@ static void cancelled_work_stops_and_frees_its_memory(void **state)
 
 static void ask_wrongly(struct scene *scene)
 {
-    struct sampler_params bad = GREEDY;
+    struct sampler_params bad = greedy;
     const int32_t outside = TINY_VOCAB;
     const int32_t many[12] = {0};
-    struct question_params params = {.key = 5, .tokens = 3, .max_tokens = 4, .sampling = GREEDY};
+    struct question_params params = {.key = 5, .tokens = 3, .max_tokens = 4, .sampling = greedy};
 
     bad.top_p = 2.0;
     open_question(scene, 1, 0, 9, 5, &bad);
     assert_int_equal(scene->question[1].status, TCA_ERR_INVALID);
-    open_question(scene, 2, 7, 9, 5, &GREEDY);
+    open_question(scene, 2, 7, 9, 5, &greedy);
     assert_int_equal(scene->question[2].status, TCA_ERR_NOT_FOUND);
     engine_open_document(scene->engine, 1, 40);
-    open_question(scene, 3, 1, 9, 5, &GREEDY);
+    open_question(scene, 3, 1, 9, 5, &greedy);
     assert_int_equal(scene->question[3].status, TCA_ERR_PRECONDITION);
     engine_receive_document(scene->engine, 1, &outside, 1);
     assert_int_equal(scene->document[1].status, TCA_ERR_RANGE);
@@ -485,7 +485,7 @@ static void ask_wrongly(struct scene *scene)
     engine_open_document(scene->engine, 2, 10);
     engine_receive_document(scene->engine, 2, many, 11);
     assert_int_equal(scene->document[2].status, TCA_ERR_RANGE);
-    open_question(scene, 4, 0, 9, 0, &GREEDY);
+    open_question(scene, 4, 0, 9, 0, &greedy);
     assert_int_equal(scene->question[4].status, TCA_ERR_INVALID);
     engine_open_question(scene->engine, &params);
     engine_receive_question(scene->engine, 5, many, 4);
@@ -523,7 +523,7 @@ static void run_out_of_memory(struct scene *scene)
     assert_int_equal(scene->document[1].ready, 1);
     assert_int_equal(scene->document[2].failed, 1);
     assert_int_equal(scene->document[2].status, TCA_ERR_BUSY);
-    open_question(scene, 1, 1, 9, 5, &GREEDY);
+    open_question(scene, 1, 1, 9, 5, &greedy);
     run_until_idle(scene);
     assert_int_equal(scene->question[1].status, TCA_ERR_BUSY);
     engine_close_document(scene->engine, 1);
@@ -531,7 +531,7 @@ static void run_out_of_memory(struct scene *scene)
     open_document(scene, 3, 60);
     run_until_idle(scene);
     assert_int_equal(scene->document[3].ready, 1);
-    open_question(scene, 2, 3, 9, 5, &GREEDY);
+    open_question(scene, 2, 3, 9, 5, &greedy);
     run_until_idle(scene);
     assert_int_equal(scene->question[2].end, QUESTION_LENGTH);
 }
@@ -578,7 +578,7 @@ static void use_failing_backend(int allocations)
 static void answer_or_fail(struct scene *scene)
 {
     open_document(scene, 1, 40);
-    open_question(scene, 1, 0, 9, 3, &GREEDY);
+    open_question(scene, 1, 0, 9, 3, &greedy);
     run_until_idle(scene);
     assert_int_equal(scene->document[1].ready + scene->document[1].failed, 1);
     assert_int_equal(scene->question[1].done, 1);

@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-static const struct kv_shape SHAPE = {.layers = 3, .kv_heads = 2, .head_dim = 16};
+static const struct kv_shape shape = {.layers = 3, .kv_heads = 2, .head_dim = 16};
 enum { TOKEN_BYTES = 3 * 2 * 2 * 16 * 2 };
 
 static int allocations_left;
@@ -26,15 +26,15 @@ static void counted_free(int device, void *ptr, size_t bytes)
     free(ptr);
 }
 
-static const struct kernel_backend BACKEND = {.alloc = counted_alloc, .free = counted_free};
+static const struct kernel_backend counted = {.alloc = counted_alloc, .free = counted_free};
 
 static struct kv_cache make_cache(size_t budget_bytes)
 {
-    struct device device = {.backend = &BACKEND};
+    struct device device = {.backend = &counted};
     struct kv_cache cache;
 
     allocations_left = 100;
-    kv_cache_init(&cache, &device, &SHAPE, budget_bytes);
+    kv_cache_init(&cache, &device, &shape, budget_bytes);
     return cache;
 }
 
@@ -44,9 +44,9 @@ static void a_range_is_rounded_up_to_64_tokens(void **state)
     struct kv_range range;
 
     (void)state;
-    assert_int_equal(kv_cache_range_bytes(&SHAPE, 1), 64 * TOKEN_BYTES);
-    assert_int_equal(kv_cache_range_bytes(&SHAPE, 64), 64 * TOKEN_BYTES);
-    assert_int_equal(kv_cache_range_bytes(&SHAPE, 65), 128 * TOKEN_BYTES);
+    assert_int_equal(kv_cache_range_bytes(&shape, 1), 64 * TOKEN_BYTES);
+    assert_int_equal(kv_cache_range_bytes(&shape, 64), 64 * TOKEN_BYTES);
+    assert_int_equal(kv_cache_range_bytes(&shape, 65), 128 * TOKEN_BYTES);
     assert_int_equal(kv_cache_take(&cache, 65, &range), TCA_OK);
     assert_int_equal(range.capacity, 128);
     assert_int_equal(cache.used_bytes, 128 * TOKEN_BYTES);
@@ -107,16 +107,16 @@ static void layers_tile_the_range(void **state)
     (void)state;
     assert_int_equal(kv_cache_take(&cache, 64, &range), TCA_OK);
     expected = range.data;
-    for (int layer = 0; layer < SHAPE.layers; layer++) {
-        struct kv_layer at = kv_range_layer(&range, &SHAPE, layer);
+    for (int layer = 0; layer < shape.layers; layer++) {
+        struct kv_layer at = kv_range_layer(&range, &shape, layer);
 
-        assert_int_equal(at.head_stride, 64 * SHAPE.head_dim);
+        assert_int_equal(at.head_stride, 64 * shape.head_dim);
         assert_ptr_equal(at.k, expected);
-        expected += SHAPE.kv_heads * at.head_stride;
+        expected += shape.kv_heads * at.head_stride;
         assert_ptr_equal(at.v, expected);
-        expected += SHAPE.kv_heads * at.head_stride;
+        expected += shape.kv_heads * at.head_stride;
     }
-    assert_int_equal((char *)expected - (char *)range.data, kv_cache_range_bytes(&SHAPE, 64));
+    assert_int_equal((char *)expected - (char *)range.data, kv_cache_range_bytes(&shape, 64));
     kv_cache_give_back(&cache, &range);
 }
 

@@ -9,7 +9,7 @@
 
 enum { VOCAB = 40, DRAWS = 40000 };
 
-static const struct sampler_params GREEDY = {.top_p = 1.0, .repetition_penalty = 1.0};
+static const struct sampler_params greedy = {.top_p = 1.0, .repetition_penalty = 1.0};
 
 struct fixture {
     struct sampler *sampler;
@@ -146,7 +146,7 @@ static void greedy_takes_the_best_and_uses_no_randomness(void **state)
 {
     struct fixture *fixture = *state;
     struct sampler_random random, before;
-    struct sampler_params params = GREEDY;
+    struct sampler_params params = greedy;
     struct sampled_token token;
     int best = 0;
 
@@ -168,7 +168,7 @@ static void ties_go_to_the_lowest_id(void **state)
 {
     struct fixture *fixture = *state;
     struct sampled_token token;
-    struct sampler_params params = GREEDY;
+    struct sampler_params params = greedy;
     struct sampler_random random = {0};
 
     fixture->logits[30] = fixture->logits[20] = fixture->logits[35] = 9.0F;
@@ -214,7 +214,7 @@ static void logprobs_are_of_the_raw_logits(void **state)
 static void candidates_give_what_the_whole_row_gives(void **state)
 {
     struct fixture *fixture = *state;
-    struct sampler_params params = GREEDY;
+    struct sampler_params params = greedy;
     struct sampler_random random = {0};
     struct sampled_token whole, top;
     float value[4];
@@ -299,7 +299,7 @@ static void bad_parameters_are_named(void **state)
     };
 
     (void)state;
-    assert_int_equal(sampler_params_check(&GREEDY, NULL), TCA_OK);
+    assert_int_equal(sampler_params_check(&greedy, NULL), TCA_OK);
     for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
         struct tca_error error;
 

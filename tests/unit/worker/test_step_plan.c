@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct step_limits LIMITS = {.items = 4, .tokens = 8};
+static const struct step_limits plan_limits = {.items = 4, .tokens = 8};
 
 static void fill(struct step_plan *plan)
 {
@@ -31,8 +31,8 @@ static void a_plan_survives_the_wire(void **state)
     struct bytes wire = {0};
 
     (void)state;
-    assert_int_equal(step_plan_init(&sent, &LIMITS), TCA_OK);
-    assert_int_equal(step_plan_init(&received, &LIMITS), TCA_OK);
+    assert_int_equal(step_plan_init(&sent, &plan_limits), TCA_OK);
+    assert_int_equal(step_plan_init(&received, &plan_limits), TCA_OK);
     fill(&sent);
     sent.end = STEP_END_STOP;
     assert_int_equal(step_plan_write(&sent, &wire), TCA_OK);
@@ -65,12 +65,12 @@ static void a_full_plan_takes_no_more(void **state)
     struct step_plan plan;
 
     (void)state;
-    assert_int_equal(step_plan_init(&plan, &LIMITS), TCA_OK);
+    assert_int_equal(step_plan_init(&plan, &plan_limits), TCA_OK);
     assert_int_equal(step_plan_add_item(&plan, &item, ids), TCA_OK);
     item.tokens = 1;
     assert_int_equal(step_plan_add_item(&plan, &item, ids), TCA_ERR_BUSY);
     step_plan_clear(&plan, 1);
-    for (int i = 0; i < LIMITS.items; i++)
+    for (int i = 0; i < plan_limits.items; i++)
         assert_int_equal(step_plan_add_item(&plan, &item, ids), TCA_OK);
     assert_int_equal(step_plan_add_item(&plan, &item, ids), TCA_ERR_BUSY);
     for (int i = 0; i < STEP_CLOSES_MAX; i++)
@@ -91,7 +91,7 @@ static void damaged_plans_are_refused_or_harmless(void **state)
     int refused = 0;
 
     (void)state;
-    assert_int_equal(step_plan_init(&plan, &LIMITS), TCA_OK);
+    assert_int_equal(step_plan_init(&plan, &plan_limits), TCA_OK);
     fill(&plan);
     assert_int_equal(step_plan_write(&plan, &wire), TCA_OK);
     for (size_t size = 0; size < wire.size; size++) {
@@ -108,8 +108,8 @@ static void damaged_plans_are_refused_or_harmless(void **state)
             if (step_plan_read(&plan, wire.data, wire.size, &error) != TCA_OK) {
                 refused++;
             } else {
-                assert_in_range(plan.items, 0, LIMITS.items);
-                assert_in_range(plan.tokens, 0, LIMITS.tokens);
+                assert_in_range(plan.items, 0, plan_limits.items);
+                assert_in_range(plan.tokens, 0, plan_limits.tokens);
                 assert_in_range(plan.top_count, 1, STEP_TOP_MAX);
                 for (int i = 0; i < plan.items; i++)
                     assert_in_range(plan.item[i].slot, 0, STEP_SLOTS_MAX - 1);
@@ -130,7 +130,7 @@ static void more_than_the_limits_is_refused(void **state)
     struct tca_error error;
 
     (void)state;
-    assert_int_equal(step_plan_init(&sent, &LIMITS), TCA_OK);
+    assert_int_equal(step_plan_init(&sent, &plan_limits), TCA_OK);
     assert_int_equal(step_plan_init(&received, &small), TCA_OK);
     fill(&sent);
     assert_int_equal(step_plan_write(&sent, &wire), TCA_OK);
