@@ -42,15 +42,20 @@ static enum tca_status load_weights(struct model_shard *shard,
                                     struct tca_error *error)
 {
     struct weight_files *files = NULL;
-    enum tca_status status;
+    enum tca_status status = TCA_OK;
 
-    snprintf(shard->facts.fingerprint, sizeof(shard->facts.fingerprint), "dummy");
-    if (!options->has_dummy_weights) {
+    if (options->has_dummy_weights) {
+        snprintf(shard->facts.fingerprint, sizeof(shard->facts.fingerprint), "dummy");
+    } else {
         TCA_TRY(weight_files_open(options->model_folder, &files, error));
-        weight_files_fingerprint(files, shard->facts.fingerprint);
+        status = weight_files_fingerprint(files, shard->facts.fingerprint);
+        if (status != TCA_OK)
+            tca_fail(error, status, "%s: fingerprint: %s", options->model_folder,
+                     tca_status_text(status));
     }
-    status = weights_create(&shard->device, &shard->config, &shard->facts.shard, files,
-                            &shard->weights, error);
+    if (status == TCA_OK)
+        status = weights_create(&shard->device, &shard->config, &shard->facts.shard, files,
+                                &shard->weights, error);
     weight_files_close(files);
     if (status == TCA_OK)
         shard->facts.weight_bytes = shard->weights->bytes;
@@ -66,10 +71,13 @@ static enum tca_status reserve_kv(struct model_shard *shard,
                              .kv_heads = shard->facts.shard.kv_heads,
                              .head_dim = shard->config.head_dim};
     size_t budget_bytes = options->kv_memory_bytes;
+    enum tca_status status;
     size_t free_bytes;
 
-    TCA_TRY(shard->device.backend->memory(shard->device.index, &shard->facts.memory_bytes,
-                                          &free_bytes));
+    status =
+        shard->device.backend->memory(shard->device.index, &shard->facts.memory_bytes, &free_bytes);
+    if (status != TCA_OK)
+        return tca_fail(error, status, "device memory: %s", tca_status_text(status));
     if (budget_bytes == 0)
         budget_bytes = free_bytes / 2 / (size_t)options->ranks_on_device;
     kv_cache_init(&shard->kv, &shard->device, &shape, budget_bytes);

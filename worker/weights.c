@@ -146,9 +146,12 @@ static enum tca_status place_vector(struct loader *loader, const float *host, in
                                     float **vector_out)
 {
     const struct device *device = &loader->weights->device;
+    enum tca_status status = device->backend->upload(device->queue, loader->next_vector, host,
+                                                     (size_t)count * sizeof(float));
 
-    TCA_TRY(device->backend->upload(device->queue, loader->next_vector, host,
-                                    (size_t)count * sizeof(float)));
+    if (status != TCA_OK)
+        return tca_fail(loader->error, status, "cannot put norms on the device: %s",
+                        tca_status_text(status));
     *vector_out = loader->next_vector;
     loader->next_vector += vector_room(count);
     return TCA_OK;
