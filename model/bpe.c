@@ -14,8 +14,6 @@
  * back and take a larger window; a window that starts at 0 has no junction. */
 #include "model/bpe.h"
 
-#include "model/hash.h"
-
 #include <stdlib.h>
 #include <string.h>
 
@@ -52,7 +50,8 @@ static uint32_t first_slot(const struct bpe *bpe, int32_t left, int32_t right)
 {
     const uint64_t pair = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
 
-    return (uint32_t)hash_mix(pair) & (bpe->slot_count - 1);
+    /* Fibonacci hashing: the upper bits of the product are mixed best. */
+    return (uint32_t)(pair * UINT64_C(0x9e3779b97f4a7c15) >> 32) & (bpe->slot_count - 1);
 }
 
 static const struct bpe_merge *find_merge(const struct bpe *bpe, int32_t left, int32_t right)
@@ -304,13 +303,10 @@ static struct bpe_window *window_create(size_t capacity)
     return window;
 }
 
-static enum tca_status scratch_reserve_window(struct bpe_scratch *scratch, size_t symbols)
+static enum tca_status scratch_grow_window(struct bpe_scratch *scratch, size_t symbols)
 {
-    struct bpe_window *window;
+    struct bpe_window *window = window_create(symbols);
 
-    if (scratch->window != NULL && scratch->window->capacity >= symbols)
-        return TCA_OK;
-    window = window_create(symbols);
     if (window == NULL)
         return TCA_ERR_NO_MEMORY;
     window_free(scratch->window);
@@ -359,6 +355,12 @@ static void encode_symbols(const struct bpe *bpe, struct bpe_window *window, con
     merge_run(bpe, window, run_out);
 }
 
+/* Symbols that were merged last, because text without words often repeats itself. */
+struct memory {
+    size_t start, count; /* of long_word.symbols; count 0: none */
+    size_t tokens;       /* that they became */
+};
+
 /* The tokens that stand so far, and the window behind them. */
 struct long_word {
     const int32_t *symbols;
@@ -369,18 +371,47 @@ struct long_word {
     size_t tokens;       /* that stand */
     uint32_t *lengths;   /* [tokens] */
     size_t first_output; /* ids_out->ids[first_output + tokens] are theirs */
+    struct memory last_window, last_pair;
+    uint32_t last_pair_length; /* of the pair's first token */
 };
 
+static bool is_remembered(const struct long_word *word, const struct memory *memory, size_t start,
+                          size_t count)
+{
+    return memory->count == count && memcmp(word->symbols + memory->start, word->symbols + start,
+                                            count * sizeof(*word->symbols)) == 0;
+}
+
 /* Whether the last token that stands and one of `next_length` symbols after it stay apart. */
-static bool is_compatible(const struct bpe *bpe, struct bpe_window *window,
-                          const struct long_word *word, uint32_t next_length)
+static bool is_compatible(const struct bpe *bpe, struct bpe_window *window, struct long_word *word,
+                          uint32_t next_length)
 {
     const uint32_t last_length = word->lengths[word->tokens - 1];
+    const size_t start = word->start - last_length, count = (size_t)last_length + next_length;
     struct run pair = {window->pair_ids, window->pair_lengths, 0};
 
-    encode_symbols(bpe, window, word->symbols + word->start - last_length,
-                   (size_t)last_length + next_length, &pair);
-    return pair.count == 2 && pair.lengths[0] == last_length;
+    if (word->last_pair_length == last_length &&
+        is_remembered(word, &word->last_pair, start, count))
+        return true;
+    encode_symbols(bpe, window, word->symbols + start, count, &pair);
+    if (pair.count != 2 || pair.lengths[0] != last_length)
+        return false;
+    word->last_pair = (struct memory){start, count, 2};
+    word->last_pair_length = last_length;
+    return true;
+}
+
+/* Encode the window into the arrays of `window`; returns the tokens. */
+static size_t merge_window(const struct bpe *bpe, struct bpe_window *window, struct long_word *word,
+                           size_t symbols)
+{
+    struct run run = {window->ids, window->lengths, 0};
+
+    if (is_remembered(word, &word->last_window, word->start, symbols))
+        return word->last_window.tokens;
+    encode_symbols(bpe, window, word->symbols + word->start, symbols, &run);
+    word->last_window = (struct memory){word->start, symbols, run.count};
+    return run.count;
 }
 
 /* Take back tokens, half a new window's worth, and make the window larger. */
@@ -408,6 +439,29 @@ static size_t count_standing(const struct run *run, size_t symbols, bool is_end)
     return count;
 }
 
+/* Let the first `count` tokens of `run` stand. */
+static enum tca_status append_tokens(struct long_word *word, const struct run *run, size_t count,
+                                     struct token_ids *ids_out)
+{
+    ids_out->count = word->first_output + word->tokens;
+    TCA_TRY(token_ids_append(ids_out, run->ids, count));
+    for (size_t i = 0; i < count; i++) {
+        word->lengths[word->tokens++] = run->lengths[i];
+        word->start += run->lengths[i];
+    }
+    return TCA_OK;
+}
+
+/* A smaller window where tokens are short, once the place of the last failure is passed. */
+static void shrink_window(struct long_word *word)
+{
+    const size_t longest = 2 * (size_t)word->lengths[word->tokens - 1];
+
+    while (word->start > word->furthest && word->window > WINDOW_SYMBOLS &&
+           word->window / WINDOW_GROWTH >= longest)
+        word->window /= WINDOW_GROWTH;
+}
+
 static enum tca_status encode_window(const struct bpe *bpe, struct bpe_scratch *scratch,
                                      struct long_word *word, struct token_ids *ids_out)
 {
@@ -417,9 +471,12 @@ static enum tca_status encode_window(const struct bpe *bpe, struct bpe_scratch *
     struct run run;
     size_t standing;
 
-    TCA_TRY(scratch_reserve_window(scratch, last_length + symbols));
-    run = (struct run){scratch->window->ids, scratch->window->lengths, 0};
-    encode_symbols(bpe, scratch->window, word->symbols + word->start, symbols, &run);
+    if (scratch->window == NULL || scratch->window->capacity < last_length + symbols) {
+        TCA_TRY(scratch_grow_window(scratch, last_length + symbols));
+        word->last_window.count = 0;
+    }
+    run = (struct run){scratch->window->ids, scratch->window->lengths,
+                       merge_window(bpe, scratch->window, word, symbols)};
     standing = count_standing(&run, symbols, symbols == left);
     if (standing == 0) {
         word->window *= WINDOW_GROWTH;
@@ -429,14 +486,8 @@ static enum tca_status encode_window(const struct bpe *bpe, struct bpe_scratch *
         step_back(word);
         return TCA_OK;
     }
-    ids_out->count = word->first_output + word->tokens;
-    TCA_TRY(token_ids_append(ids_out, run.ids, standing));
-    for (size_t i = 0; i < standing; i++) {
-        word->lengths[word->tokens++] = run.lengths[i];
-        word->start += run.lengths[i];
-    }
-    if (word->start > word->furthest)
-        word->window = WINDOW_SYMBOLS;
+    TCA_TRY(append_tokens(word, &run, standing, ids_out));
+    shrink_window(word);
     return TCA_OK;
 }
 
