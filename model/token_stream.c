@@ -51,7 +51,8 @@ enum tca_status token_stream_push(struct token_stream *stream, const struct toke
         status = append_whole((const char *)text.data, text.size, text_out, &used);
     if (status == TCA_OK) {
         stream->held_bytes = (int)(text.size - used);
-        memcpy(stream->held, text.data + used, text.size - used);
+        if (stream->held_bytes > 0) /* a special token has no text, not even a pointer to one */
+            memcpy(stream->held, text.data + used, text.size - used);
     }
     bytes_free(&text);
     return status;
