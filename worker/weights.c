@@ -157,7 +157,7 @@ static enum tca_status place_vector(struct loader *loader, const float *host, in
     return TCA_OK;
 }
 
-/* Concatenate `count` vectors' parts. dummy: the value of every element without files. */
+/* Concatenate `count` vectors' parts. dummy: about the value of every element without files. */
 static enum tca_status load_vector(struct loader *loader, const struct tensor_part *parts,
                                    int count, float dummy, float **vector_out)
 {
@@ -168,9 +168,11 @@ static enum tca_status load_vector(struct loader *loader, const struct tensor_pa
         char name[TENSOR_NAME_BYTES];
         struct weight_tensor tensor;
 
+        tensor_name(loader, part->name, name);
         if (loader->files == NULL) {
             for (int64_t col = 0; col < part->cols; col++)
-                loader->staging[filled + col] = dummy;
+                loader->staging[filled + col] =
+                    dummy + dummy_value(hash_name(name), part->col_first + col, 3);
         } else {
             tensor_name(loader, part->name, name);
             TCA_TRY(

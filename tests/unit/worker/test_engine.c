@@ -274,32 +274,38 @@ static void questions_together_answer_as_alone(void **state)
         assert_same_answer(&together.question[key], &alone.question[key]);
 }
 
-/* A question over a document is the bare prompt of both. */
+/* A question over a document is the bare prompt of both, which arrives in two pieces. */
 static void ask_both_ways(struct scene *scene)
 {
+    int document = *(const int *)scene->extra;
     struct question_params params = {
-        .key = 2, .tokens = DOCUMENT_TOKENS + 9, .max_tokens = 12, .sampling = greedy};
+        .key = 2, .tokens = document + 9, .max_tokens = 12, .sampling = greedy};
     int32_t ids[TINY_POSITIONS];
 
-    open_document(scene, 1, DOCUMENT_TOKENS);
+    open_document(scene, 1, document);
     run_until_idle(scene);
     open_question(scene, 1, 1, 9, 12, &greedy);
-    make_ids(ids, DOCUMENT_TOKENS, 1);
-    make_ids(ids + DOCUMENT_TOKENS, 9, 101);
+    make_ids(ids, document, 1);
+    make_ids(ids + document, 9, 101);
     engine_open_question(scene->engine, &params);
-    engine_receive_question(scene->engine, 2, ids, 100); /* in two pieces */
+    engine_receive_question(scene->engine, 2, ids, document - 1);
     run_until_idle(scene);
-    engine_receive_question(scene->engine, 2, ids + 100, DOCUMENT_TOKENS + 9 - 100);
+    engine_receive_question(scene->engine, 2, ids + document - 1, 10);
     run_until_idle(scene);
     assert_same_answer(&scene->question[1], &scene->question[2]);
 }
 
+/* The shorter the document, the more each of its tokens counts. */
 static void a_document_and_a_question_equal_one_prompt(void **state)
 {
-    struct scene scene = {.play = ask_both_ways, .ranks = 2};
+    int documents[] = {2, 65, DOCUMENT_TOKENS};
 
     (void)state;
-    assert_int_equal(perform(&scene), TCA_OK);
+    for (int i = 0; i < 3; i++) {
+        struct scene scene = {.play = ask_both_ways, .ranks = 2, .extra = &documents[i]};
+
+        assert_int_equal(perform(&scene), TCA_OK);
+    }
 }
 
 static void end_at_an_end_token(struct scene *scene)
