@@ -142,11 +142,10 @@ static void bench_attention(struct bench *bench, int q_heads, int kv_heads, int 
         .shape = {q_heads, kv_heads, head_dim, 1.0f / sqrtf((float)head_dim)},
         .q = new_bf16s(bench, q_count),
         .out = new_bf16s(bench, q_count)};
-    struct attention_segment segment = {.k = new_bf16s(bench, kv_count),
-                                        .v = new_bf16s(bench, kv_count),
-                                        .head_stride = (int64_t)keys * head_dim,
-                                        .rows = keys,
-                                        .causal = true};
+    uint16_t *k = new_bf16s(bench, kv_count);
+    uint16_t *v = new_bf16s(bench, kv_count);
+    struct attention_segment segment = {
+        .k = k, .v = v, .head_stride = (int64_t)keys * head_dim, .rows = keys, .causal = true};
     c.item = (struct attention_item){.queries = queries, .segments = 1, .segment = {segment}};
     double scores = (double)queries * (keys - 0.5 * (queries - 1)) * q_heads;
     struct bench_case test = {.run = run_attention,
@@ -158,8 +157,8 @@ static void bench_attention(struct bench *bench, int q_heads, int kv_heads, int 
     report(bench, &test);
     bench->cpu->free(0, c.q, q_count * 2);
     bench->cpu->free(0, c.out, q_count * 2);
-    bench->cpu->free(0, (void *)(uintptr_t)segment.k, kv_count * 2);
-    bench->cpu->free(0, (void *)(uintptr_t)segment.v, kv_count * 2);
+    bench->cpu->free(0, k, kv_count * 2);
+    bench->cpu->free(0, v, kv_count * 2);
 }
 
 struct linear_context {

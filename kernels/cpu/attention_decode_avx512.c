@@ -70,6 +70,29 @@ INLINE __m512 sum_lanes_of_16(__m512 v[LANES])
     return _mm512_permutexvar_ps(order, _mm512_add_ps(even, odd));
 }
 
+/* Scores of the 16 keys from `key` on; past the tile's end the last key stands in. */
+INLINE __m512 score_keys(const uint16_t *query, const uint16_t *k, int key, int keys, int head_dim,
+                         bool is_first_reader)
+{
+    __m512 sums[LANES];
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; i++)
+        sums[i] = _mm512_setzero_ps();
+    for (int dim = 0; dim < head_dim; dim += CHUNK) {
+        __m512i chunk = _mm512_loadu_si512(query + dim);
+        __mmask32 mask = dims_mask(head_dim, dim);
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; i++) {
+            int index = key + i < keys ? key + i : keys - 1;
+            const uint16_t *row = k + (size_t)index * (size_t)head_dim + dim;
+            if (is_first_reader)
+                prefetch_next_tile(row, head_dim);
+            sums[i] = dot_add(sums[i], chunk, _mm512_maskz_loadu_epi16(mask, row));
+        }
+    }
+    return sum_lanes_of_16(sums);
+}
+
 static void scores(float *out, struct attention_block *block, const void *q, const uint16_t *k,
                    int keys, int head_dim, int columns, bool is_masked)
 {
@@ -79,24 +102,8 @@ static void scores(float *out, struct attention_block *block, const void *q, con
         int limit = is_masked ? block->limit[column] : keys;
         __m512 most = _mm512_set1_ps(ATTENTION_MASKED);
         for (int key = 0; key < keys; key += LANES) {
-            __m512 sums[LANES];
-#pragma GCC unroll 16
-            for (int i = 0; i < LANES; i++)
-                sums[i] = _mm512_setzero_ps();
-            for (int dim = 0; dim < head_dim; dim += CHUNK) {
-                __m512i chunk = _mm512_loadu_si512(query + dim);
-                __mmask32 mask = dims_mask(head_dim, dim);
-#pragma GCC unroll 16
-                for (int i = 0; i < LANES; i++) {
-                    /* Past the tile's end the last key stands in, to be masked below. */
-                    int index = key + i < keys ? key + i : keys - 1;
-                    const uint16_t *row = k + (size_t)index * (size_t)head_dim + dim;
-                    if (column == 0)
-                        prefetch_next_tile(row, head_dim);
-                    sums[i] = dot_add(sums[i], chunk, _mm512_maskz_loadu_epi16(mask, row));
-                }
-            }
-            __m512 score = sum_lanes_of_16(sums);
+            __m512 score = column == 0 ? score_keys(query, k, key, keys, head_dim, true)
+                                       : score_keys(query, k, key, keys, head_dim, false);
             __mmask16 seen = _mm512_cmpgt_epi32_mask(_mm512_set1_epi32(limit - key), lane);
             score = _mm512_mask_mov_ps(_mm512_set1_ps(ATTENTION_MASKED), seen, score);
             most = _mm512_max_ps(most, score);

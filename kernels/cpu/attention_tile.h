@@ -22,11 +22,12 @@ enum { ATTENTION_LANES = 64, ATTENTION_KEYS = 64, ATTENTION_HEAD_DIM_MOST = 256 
 
 /* The running softmax of a block of columns. */
 struct attention_block {
-    float most[ATTENTION_LANES];      /* largest scaled score so far, at least ATTENTION_LEAST */
-    float sum[ATTENTION_LANES];       /* of exp2(score - most) */
-    float rescale[ATTENTION_LANES];   /* what this tile multiplied earlier sums by */
-    float tile_most[ATTENTION_LANES]; /* largest unscaled score of this tile */
-    int32_t limit[ATTENTION_LANES];   /* keys of this tile that the column sees, when masked */
+    _Alignas(
+        64) float most[ATTENTION_LANES]; /* largest scaled score so far, at least ATTENTION_LEAST */
+    float sum[ATTENTION_LANES];          /* of exp2(score - most) */
+    float rescale[ATTENTION_LANES];      /* what this tile multiplied earlier sums by */
+    float tile_most[ATTENTION_LANES];    /* largest unscaled score of this tile */
+    int32_t limit[ATTENTION_LANES];      /* keys of this tile that the column sees, when masked */
 };
 
 struct attention_tile_ops {

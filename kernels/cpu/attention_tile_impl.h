@@ -1,16 +1,25 @@
-/* Attention tiles in plain C and f32: loops over lanes, which are columns, that the compiler vectorises. A file that
- * is compiled for one instruction set defines ATTENTION_TILE_TABLE and includes this. Packed
- * arrays hold floats: queries [head_dim, lane], weights [key, lane], values [key, head_dim]; sums
- * of values are [head_dim, lane]. */
+/* Attention tiles in C for any instruction set, in f32. A file that is compiled for one defines
+ * ATTENTION_TILE_TABLE and includes this.
+ *
+ * Lanes are columns, in vectors of 8 that the compiler maps to what the processor has. Packed
+ * arrays hold floats: queries [head_dim, lane], weights [key, lane], values [key, head_dim];
+ * scores are [key, lane] and sums of values [head_dim, lane]. */
 #include "kernels/cpu/attention_tile.h"
 #include "kernels/cpu/bf16.h"
 #include "kernels/cpu/exp_fast.h"
 
-enum { LANES = ATTENTION_LANES, CHUNK = 16 /* lanes that stay in registers together */ };
+enum {
+    LANES = ATTENTION_LANES,
+    VECTOR = 8,
+    VECTORS = LANES / VECTOR, /* of a row of lanes */
+    ROWS = 8                  /* keys or dims of a register block: 8 accumulators */
+};
 
-static int used_lanes(int columns)
+typedef float vector __attribute__((vector_size(VECTOR * sizeof(float)), may_alias));
+
+static int used_vectors(int columns)
 {
-    return (columns + CHUNK - 1) / CHUNK * CHUNK;
+    return (columns + VECTOR - 1) / VECTOR;
 }
 
 static void pack_queries(void *packed, const uint16_t *const *rows, int columns, int head_dim)
@@ -31,69 +40,84 @@ static void pack_values(void *packed, const uint16_t *v, int keys, int head_dim)
 static void scores(float *out, struct attention_block *block, const void *q, const uint16_t *k,
                    int keys, int head_dim, int columns, bool is_masked)
 {
-    int lanes = used_lanes(columns);
-    for (int lane = 0; lane < lanes; lane++)
-        block->tile_most[lane] = ATTENTION_MASKED;
-    for (int col = 0; col < lanes; col += CHUNK) {
-        const float *q_lanes = (const float *)q + col;
-        for (int key = 0; key < keys; key++) {
-            float acc[CHUNK] = {0};
-            const uint16_t *row = k + (size_t)key * (size_t)head_dim;
-            for (int dim = 0; dim < head_dim; dim++) {
-                float value = bf16_to_float(row[dim]);
-                for (int i = 0; i < CHUNK; i++)
-                    acc[i] += q_lanes[dim * LANES + i] * value;
-            }
-            for (int i = 0; i < CHUNK; i++) {
-                bool is_seen = !is_masked || key < block->limit[col + i];
-                float score = is_seen ? acc[i] : ATTENTION_MASKED;
-                float most = block->tile_most[col + i];
-                block->tile_most[col + i] = score > most ? score : most;
-                out[key * LANES + col + i] = score;
-            }
+    vector *scores_out = (vector *)out;
+    for (int col = 0; col < used_vectors(columns); col++) {
+        const vector *lanes = (const vector *)q + col;
+        for (int key = 0; key < keys; key += ROWS) {
+            vector acc[ROWS] = {{0}};
+            const uint16_t *rows[ROWS];
+#pragma GCC unroll 8
+            for (int row = 0; row < ROWS; row++) /* the last key stands in past the end */
+                rows[row] =
+                    k + (size_t)(key + row < keys ? key + row : keys - 1) * (size_t)head_dim;
+            for (int dim = 0; dim < head_dim; dim++)
+#pragma GCC unroll 8
+                for (int row = 0; row < ROWS; row++)
+                    acc[row] += lanes[dim * VECTORS] * bf16_to_float(rows[row][dim]);
+#pragma GCC unroll 8
+            for (int row = 0; row < ROWS; row++)
+                scores_out[(key + row) * VECTORS + col] = acc[row];
         }
     }
+    int used = used_vectors(columns) * VECTOR;
+    for (int lane = 0; lane < used; lane++)
+        block->tile_most[lane] = ATTENTION_MASKED;
+    for (int key = 0; key < keys; key++)
+        for (int lane = 0; lane < used; lane++) {
+            bool is_seen = !is_masked || key < block->limit[lane];
+            float score = is_seen ? out[key * LANES + lane] : ATTENTION_MASKED;
+            float most = block->tile_most[lane];
+            block->tile_most[lane] = score > most ? score : most;
+            out[key * LANES + lane] = score;
+        }
 }
 
 static void softmax(void *weights, struct attention_block *block, const float *score, float scale,
                     int keys, int columns)
 {
-    int lanes = used_lanes(columns);
-    float *out = weights;
-    for (int lane = 0; lane < lanes; lane++) {
+    float *restrict out = weights;
+    float most[LANES];
+    float sum[LANES];
+    int used = used_vectors(columns) * VECTOR;
+    for (int lane = 0; lane < used; lane++) {
         float before = block->most[lane];
         float tile = block->tile_most[lane] * scale;
-        float most = tile > before ? tile : before;
-        block->most[lane] = most;
-        block->rescale[lane] = exp2_fast(before - most);
-        block->sum[lane] *= block->rescale[lane];
+        most[lane] = tile > before ? tile : before;
+        block->rescale[lane] = exp2_fast(before - most[lane]);
+        sum[lane] = block->sum[lane] * block->rescale[lane];
     }
     for (int key = 0; key < keys; key++)
-        for (int lane = 0; lane < lanes; lane++) {
-            float p = exp2_fast(score[key * LANES + lane] * scale - block->most[lane]);
+        for (int lane = 0; lane < used; lane++) {
+            float p = exp2_fast(score[key * LANES + lane] * scale - most[lane]);
             out[key * LANES + lane] = p;
-            block->sum[lane] += p;
+            sum[lane] += p;
         }
+    for (int lane = 0; lane < used; lane++) {
+        block->most[lane] = most[lane];
+        block->sum[lane] = sum[lane];
+    }
 }
 
 static void values(float *acc, const struct attention_block *block, const void *weights,
                    const void *v, int keys, int head_dim, int columns)
 {
-    int lanes = used_lanes(columns);
-    const float *rows = v;
-    for (int col = 0; col < lanes; col += CHUNK) {
-        const float *weight_lanes = (const float *)weights + col;
-        for (int dim = 0; dim < head_dim; dim++) {
-            float sums[CHUNK];
-            for (int i = 0; i < CHUNK; i++)
-                sums[i] = acc[dim * LANES + col + i] * block->rescale[col + i];
-            for (int key = 0; key < keys; key++) {
-                float value = rows[(size_t)key * (size_t)head_dim + (size_t)dim];
-                for (int i = 0; i < CHUNK; i++)
-                    sums[i] += weight_lanes[key * LANES + i] * value;
-            }
-            for (int i = 0; i < CHUNK; i++)
-                acc[dim * LANES + col + i] = sums[i];
+    const float *all = v;
+    for (int col = 0; col < used_vectors(columns); col++) {
+        const vector *lanes = (const vector *)weights + col;
+        vector rescale = ((const vector *)block->rescale)[col];
+        for (int dim = 0; dim < head_dim; dim += ROWS) {
+            vector *out = (vector *)acc + dim * VECTORS + col;
+            vector sums[ROWS];
+#pragma GCC unroll 8
+            for (int row = 0; row < ROWS; row++)
+                sums[row] = out[row * VECTORS] * rescale;
+            for (int key = 0; key < keys; key++)
+#pragma GCC unroll 8
+                for (int row = 0; row < ROWS; row++)
+                    sums[row] += lanes[key * VECTORS] * all[key * head_dim + dim + row];
+#pragma GCC unroll 8
+            for (int row = 0; row < ROWS; row++)
+                out[row * VECTORS] = sums[row];
         }
     }
 }

@@ -50,9 +50,9 @@ void cpu_queue_destroy(struct kernel_queue *base)
     free(queue);
 }
 
-struct cpu_queue *cpu_queue_from(struct kernel_queue *queue)
+struct cpu_queue *cpu_queue_from(struct kernel_queue *base)
 {
-    return (struct cpu_queue *)queue;
+    return (struct cpu_queue *)base;
 }
 
 int cpu_queue_threads(const struct cpu_queue *queue)

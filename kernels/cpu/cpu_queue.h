@@ -29,9 +29,9 @@ enum cpu_isa cpu_isa_detect(void);
 /* As the table's queue_create, with no more than `isa` (tests force the slower paths). Weights
  * serve only queues of the isa they were made with. */
 enum tca_status cpu_queue_create(int threads, enum cpu_isa isa, struct kernel_queue **queue_out);
-void cpu_queue_destroy(struct kernel_queue *queue);
+void cpu_queue_destroy(struct kernel_queue *base);
 
-struct cpu_queue *cpu_queue_from(struct kernel_queue *queue);
+struct cpu_queue *cpu_queue_from(struct kernel_queue *base);
 int cpu_queue_threads(const struct cpu_queue *queue);
 
 /* 64-byte aligned memory that is the caller's until the next call on this queue. NULL: none is

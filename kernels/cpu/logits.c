@@ -1,10 +1,12 @@
 /* The best candidates of each row of logits. The threads share the rows. */
 #include "kernels/cpu/cpu_queue.h"
 #include "kernels/cpu/ops.h"
+#include "kernels/cpu/rows.h"
 
 #include <math.h>
 
 struct top_job {
+    const struct cpu_rows *kernels;
     float *values;
     int32_t *ids;
     float *lse;
@@ -80,22 +82,21 @@ static void top_rows(void *context, int first, int rows)
             job->ids[at + (size_t)i] = -1;
         }
         float most = job->values[at];
-        double sum = 0;
-        for (int i = 0; i < job->cols; i++)
-            sum += (double)expf(row[i] - most);
-        job->lse[r] = most + (float)log(sum);
+        job->lse[r] = most + logf(job->kernels->sum_exp(row, most, job->cols));
     }
 }
 
 enum tca_status cpu_logits_top(struct kernel_queue *base, float *values_out, int32_t *ids_out,
                                float *lse_out, const float *logits, int rows, int cols, int count)
 {
-    struct top_job job = {.values = values_out,
+    struct cpu_queue *queue = cpu_queue_from(base);
+    struct top_job job = {.kernels = cpu_rows(queue->isa),
+                          .values = values_out,
                           .ids = ids_out,
                           .lse = lse_out,
                           .logits = logits,
                           .cols = cols,
                           .count = count};
-    cpu_queue_run_rows(cpu_queue_from(base), rows, 1, top_rows, &job);
+    cpu_queue_run_rows(queue, rows, 1, top_rows, &job);
     return TCA_OK;
 }

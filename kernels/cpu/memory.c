@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 
 /* From here on a block is its own mapping: malloc would keep freed memory for itself. */
-static const size_t MAPPED_BYTES = 256 * 1024;
+enum { MAPPED_BYTES = 256 * 1024 };
 
 enum tca_status cpu_alloc(size_t bytes, void **ptr_out)
 {

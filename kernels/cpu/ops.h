@@ -5,41 +5,41 @@
 #include "kernels/backend.h"
 
 /* weight.c, linear.c */
-enum tca_status cpu_weight_create(struct kernel_queue *queue, const uint16_t *host_rows, int rows,
+enum tca_status cpu_weight_create(struct kernel_queue *base, const uint16_t *host_rows, int rows,
                                   int cols, bool keep_rows, struct kernel_weight **weight_out);
-void cpu_weight_destroy(struct kernel_queue *queue, struct kernel_weight *weight);
+void cpu_weight_destroy(struct kernel_queue *base, struct kernel_weight *weight);
 size_t cpu_weight_bytes(const struct kernel_weight *weight);
-enum tca_status cpu_linear(struct kernel_queue *queue, void *out, enum kernel_dtype out_dtype,
+enum tca_status cpu_linear(struct kernel_queue *base, void *out, enum kernel_dtype out_dtype,
                            const uint16_t *x, const struct kernel_weight *weight, const float *bias,
                            int rows);
-enum tca_status cpu_embed(struct kernel_queue *queue, float *out, const struct kernel_weight *table,
+enum tca_status cpu_embed(struct kernel_queue *base, float *out, const struct kernel_weight *table,
                           const int32_t *ids, int rows, int first_id);
 
 /* row_ops.c */
-enum tca_status cpu_residual_norm(struct kernel_queue *queue, uint16_t *out, float *x,
+enum tca_status cpu_residual_norm(struct kernel_queue *base, uint16_t *out, float *x,
                                   const void *delta, const float *weight, int rows, int cols,
                                   float eps);
-enum tca_status cpu_swiglu(struct kernel_queue *queue, uint16_t *out, const void *gate_up, int rows,
+enum tca_status cpu_swiglu(struct kernel_queue *base, uint16_t *out, const void *gate_up, int rows,
                            int cols);
-enum tca_status cpu_take_rows(struct kernel_queue *queue, float *out, const float *x,
+enum tca_status cpu_take_rows(struct kernel_queue *base, float *out, const float *x,
                               const int32_t *indices, int rows, int cols);
 
 /* rope.c */
-enum tca_status cpu_rope_table(struct kernel_queue *queue, float *table_out,
+enum tca_status cpu_rope_table(struct kernel_queue *base, float *table_out,
                                const int32_t *positions, int rows, const float *inv_freq, int half,
                                float magnitude);
-enum tca_status cpu_rope_append(struct kernel_queue *queue, uint16_t *q_out,
+enum tca_status cpu_rope_append(struct kernel_queue *base, uint16_t *q_out,
                                 const struct kv_append *appends, int append_count, const void *qkv,
                                 const struct attention_shape *shape, const float *rope,
                                 const struct qk_norm *norm);
 
 /* attention.c */
-enum tca_status cpu_attention(struct kernel_queue *queue, uint16_t *out, float *lse,
+enum tca_status cpu_attention(struct kernel_queue *base, uint16_t *out, float *lse,
                               const uint16_t *q, const struct attention_shape *shape,
                               const struct attention_item *items, int item_count);
 
 /* logits.c */
-enum tca_status cpu_logits_top(struct kernel_queue *queue, float *values_out, int32_t *ids_out,
+enum tca_status cpu_logits_top(struct kernel_queue *base, float *values_out, int32_t *ids_out,
                                float *lse_out, const float *logits, int rows, int cols, int count);
 
 #endif

@@ -94,10 +94,10 @@ enum tca_status cpu_swiglu(struct kernel_queue *base, uint16_t *out, const void 
     return TCA_OK;
 }
 
-enum tca_status cpu_take_rows(struct kernel_queue *queue, float *out, const float *x,
+enum tca_status cpu_take_rows(struct kernel_queue *base, float *out, const float *x,
                               const int32_t *indices, int rows, int cols)
 {
-    (void)queue;
+    (void)base;
     size_t row_floats = (size_t)cols;
     for (int row = 0; row < rows; row++)
         memcpy(out + (size_t)row * row_floats, x + (size_t)indices[row] * row_floats,

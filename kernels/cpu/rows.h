@@ -18,6 +18,8 @@ struct cpu_rows {
     void (*norm)(float *out, const float *x, const float *weight, int cols, float eps);
     /* Pairs (i, i + half) of x turned by table[i] = {cos, sin}. x: [2 * half]. */
     void (*rotate)(uint16_t *out, const float *x, const float *table, int half);
+    /* Sum of exp(x - most), for x <= most. */
+    float (*sum_exp)(const float *x, float most, int cols);
     void (*to_bf16)(uint16_t *out, const float *x, int cols);
     void (*to_float)(float *out, const uint16_t *x, int cols);
 };

@@ -9,6 +9,14 @@
 /* Sums run in this many lanes: the compiler may not reorder float additions itself. */
 enum { LANES = 32 };
 
+static float sum_of_lanes(const float lanes[LANES])
+{
+    float sum = 0;
+    for (int j = 0; j < LANES; j++)
+        sum += lanes[j];
+    return sum;
+}
+
 static float sum_of_squares(const float *x, int cols)
 {
     float lanes[LANES] = {0};
@@ -18,10 +26,19 @@ static float sum_of_squares(const float *x, int cols)
             lanes[j] += x[i + j] * x[i + j];
     for (int j = 0; i + j < cols; j++)
         lanes[j] += x[i + j] * x[i + j];
-    float sum = 0;
-    for (int j = 0; j < LANES; j++)
-        sum += lanes[j];
-    return sum;
+    return sum_of_lanes(lanes);
+}
+
+static float sum_exp(const float *x, float most, int cols)
+{
+    float lanes[LANES] = {0};
+    int i = 0;
+    for (; i + LANES <= cols; i += LANES)
+        for (int j = 0; j < LANES; j++)
+            lanes[j] += exp_fast(x[i + j] - most);
+    for (int j = 0; i + j < cols; j++)
+        lanes[j] += exp_fast(x[i + j] - most);
+    return sum_of_lanes(lanes);
 }
 
 static float inverse_rms(const float *x, int cols, float eps)
@@ -85,5 +102,6 @@ const struct cpu_rows ROWS_TABLE = {.residual_norm = residual_norm,
                                     .swiglu = swiglu,
                                     .norm = norm,
                                     .rotate = rotate,
+                                    .sum_exp = sum_exp,
                                     .to_bf16 = to_bf16,
                                     .to_float = to_float};

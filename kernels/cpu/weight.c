@@ -82,9 +82,9 @@ enum tca_status cpu_weight_create(struct kernel_queue *base, const uint16_t *hos
     return TCA_OK;
 }
 
-void cpu_weight_destroy(struct kernel_queue *queue, struct kernel_weight *weight)
+void cpu_weight_destroy(struct kernel_queue *base, struct kernel_weight *weight)
 {
-    (void)queue;
+    (void)base;
     if (!weight)
         return;
     cpu_free(weight->data, weight->bytes);
