@@ -50,8 +50,15 @@ static void make_tensors(struct tensors *t, const struct attention_case *c)
             size_t stride = (size_t)(rows + 3) * (size_t)c->head_dim;
             size_t elements = stride * (size_t)c->kv_heads;
             t->kv[i][s] = new_bf16s(2 * elements, 3, &random);
-            for (int h = 0; h < c->kv_heads; h++)
+            for (int h = 0; h < c->kv_heads; h++) {
                 t->ragged[i][s][h] = (int32_t)(random_bits(&random) % (uint64_t)(rows + 1));
+                size_t seen = (size_t)(from->rows < 0 ? t->ragged[i][s][h] : rows);
+                size_t first = (size_t)h * stride + seen * (size_t)c->head_dim;
+                size_t bytes = (stride - seen * (size_t)c->head_dim) * sizeof(uint16_t);
+                /* What nobody may see is NaN. */
+                memset(t->kv[i][s] + first, 0xff, bytes);
+                memset(t->kv[i][s] + elements + first, 0xff, bytes);
+            }
             t->items[i].segment[s] = (struct attention_segment){
                 .k = t->kv[i][s],
                 .v = t->kv[i][s] + elements,
@@ -246,6 +253,43 @@ static void decode_steps_are_batched(void **state)
     check_all(cases, sizeof(cases) / sizeof(cases[0]));
 }
 
+static void long_contexts_are_split_and_merged(void **state)
+{
+    (void)state;
+    static const struct attention_case cases[] = {
+        {"one query", 1, 3, 64, 1, {{1, 1, {{5000, true}}}}},
+        {"ragged core cache, then own", 3, 2, 64, 1, {{1, 2, {{-4000, false}, {1030, true}}}}},
+        {"a question", 2, 3, 64, 1, {{47, 2, {{2100, false}, {47, true}}}}},
+        {"heads of 8 and 1", 2, 1, 8, 2, {{1, 1, {{3333, true}}}, {65, 1, {{1025, true}}}}},
+        {"wide heads", 1, 8, 256, 1, {{1, 1, {{2049, true}}}}},
+    };
+    check_all(cases, sizeof(cases) / sizeof(cases[0]));
+}
+
+static void threads_do_not_change_a_bit(void **state)
+{
+    (void)state;
+    static const struct attention_case c = {
+        "threads", 2, 3, 64, 2, {{100, 1, {{300, true}}}, {1, 1, {{2500, true}}}}};
+    const struct kernel_backend *cpu = kernel_backend_cpu();
+    struct tensors t;
+    make_tensors(&t, &c);
+    size_t count = (size_t)t.queries * (size_t)(t.shape.q_heads * c.head_dim);
+    uint16_t *out[2];
+    for (int i = 0; i < 2; i++) {
+        struct kernel_queue *queue;
+        out[i] = new_array(count, sizeof(*out[i]));
+        assert_int_equal(cpu->queue_create(0, 1 + 2 * i, &queue), TCA_OK);
+        assert_int_equal(cpu->attention(queue, out[i], NULL, t.q, &t.shape, t.items, c.items),
+                         TCA_OK);
+        cpu->queue_destroy(queue);
+    }
+    assert_memory_equal(out[0], out[1], count * sizeof(*out[0]));
+    free(out[1]);
+    free(out[0]);
+    free_tensors(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -254,6 +298,8 @@ int main(void)
         cmocka_unit_test(chunks_see_what_came_before),
         cmocka_unit_test(queries_without_keys_give_zeros),
         cmocka_unit_test(decode_steps_are_batched),
+        cmocka_unit_test(long_contexts_are_split_and_merged),
+        cmocka_unit_test(threads_do_not_change_a_bit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
