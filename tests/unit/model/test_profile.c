@@ -1,0 +1,207 @@
+/* Profiles are files that people edit and move between models: what was written reads back, and
+ * what does not fit is refused by name. */
+#include "tests/support/check.h"
+#include "tests/support/folder.h"
+
+#include "model/profile.h"
+
+#include <math.h>
+
+enum { LAYERS = 3, KV_HEADS = 2, POINTS = 4, LENGTHS = 2 };
+
+static const char fingerprint[] = "0123456789abcdef";
+
+static void fill(struct profile *profile)
+{
+    static const float shares[POINTS] = {0.05F, 0.2F, 0.5F, 1.0F};
+    static const int64_t lengths[LENGTHS] = {8192, 32768};
+    uint32_t seed = 1;
+
+    *profile = (struct profile){.layers = LAYERS,
+                                .kv_heads = KV_HEADS,
+                                .window_tokens = 1024,
+                                .chunk_tokens = 512,
+                                .calibration_tokens = 99,
+                                .points = POINTS,
+                                .lengths = LENGTHS};
+    memcpy(profile->fingerprint, fingerprint, sizeof(fingerprint));
+    memcpy(profile->share, shares, sizeof(shares));
+    memcpy(profile->length, lengths, sizeof(lengths));
+    assert_int_equal(profile_allocate(profile, true), TCA_OK);
+    for (int table = 0; table < PROFILE_TABLES; table++)
+        for (int i = 0; i < LENGTHS * LAYERS * KV_HEADS * POINTS; i++) {
+            seed = seed * 1664525U + 1013904223U;
+            profile->mass[table][i] = (float)(seed >> 8) / 16777216.0F;
+        }
+    for (int i = 0; i < LAYERS * KV_HEADS; i++)
+        profile->tca[i] = (struct profile_tca){.mu = (float)i, .sigma = 0.5F + (float)i};
+}
+
+static char *text_of(const struct profile *profile)
+{
+    struct bytes text = {0};
+
+    assert_int_equal(profile_write(profile, &text), TCA_OK);
+    assert_int_equal(bytes_append(&text, "", 1), TCA_OK);
+    return (char *)text.data;
+}
+
+static enum tca_status open_text(const char *text, struct profile **profile,
+                                 struct tca_error *error)
+{
+    struct folder folder;
+    char path[128];
+    enum tca_status status;
+
+    folder_create(&folder);
+    folder_write_text(&folder, "tca-profile.json", text);
+    snprintf(path, sizeof(path), "%s/tca-profile.json", folder.path);
+    status = profile_open(path, fingerprint, LAYERS, KV_HEADS, profile, error);
+    folder_destroy(&folder);
+    return status;
+}
+
+static void what_was_written_reads_back(void **state)
+{
+    struct profile written, *read = NULL;
+    struct tca_error error;
+    char *text;
+
+    (void)state;
+    fill(&written);
+    text = text_of(&written);
+    assert_int_equal(open_text(text, &read, &error), TCA_OK);
+    assert_int_equal(read->points, POINTS);
+    assert_int_equal(read->lengths, LENGTHS);
+    assert_int_equal(read->length[1], 32768);
+    assert_int_equal(read->window_tokens, 1024);
+    assert_int_equal(read->chunk_tokens, 512);
+    assert_int_equal(strlen(read->id), PROFILE_ID_BYTES - 1);
+    for (int table = 0; table < PROFILE_TABLES; table++)
+        for (int i = 0; i < LENGTHS * LAYERS * KV_HEADS * POINTS; i++)
+            assert_true(fabsf(read->mass[table][i] - written.mass[table][i]) <= 1e-6F);
+    for (int i = 0; i < LAYERS * KV_HEADS; i++) {
+        assert_true(read->tca[i].mu == written.tca[i].mu);
+        assert_true(read->tca[i].sigma == written.tca[i].sigma);
+    }
+    profile_close(read);
+    profile_deinit(&written);
+    free(text);
+}
+
+static void another_models_profile_is_refused(void **state)
+{
+    struct profile written, *read = NULL;
+    struct tca_error error;
+    char *text;
+
+    (void)state;
+    fill(&written);
+    written.fingerprint[0] = 'f';
+    text = text_of(&written);
+    assert_int_equal(open_text(text, &read, &error), TCA_ERR_PRECONDITION);
+    assert_non_null(strstr(error.text, "run tca-calibrate"));
+    free(text);
+    written.fingerprint[0] = '0';
+    written.layers = LAYERS - 1;
+    text = text_of(&written);
+    assert_int_equal(open_text(text, &read, &error), TCA_ERR_PRECONDITION);
+    written.layers = LAYERS;
+    profile_deinit(&written);
+    free(text);
+}
+
+/* Replace the first `from` of the text by `to`, of the same length or shorter. */
+static void replace(char *text, const char *from, const char *to)
+{
+    char *at = strstr(text, from);
+
+    assert_non_null(at);
+    memset(at, ' ', strlen(from));
+    memcpy(at, to, strlen(to));
+}
+
+static void damaged_files_are_refused_by_key(void **state)
+{
+    static const struct {
+        const char *from, *to, *key;
+    } damages[] = {
+        {"tca-profile-1", "tca-profile-9", "format"},
+        {"0.05, 0.2", "0.2,  0.2", "shares"},
+        {"0.5, 1]", "0.5, .9]", NULL},
+        {"[8192, 32768]", "[8192, 8192 ]", "lengths"},
+        {"\"window_tokens\": 1024", "\"window_tokens\": -1  ", "window_tokens"},
+        {"\"chunk_tokens\": 512", "\"chunk_tokens\": 0  ", "chunk_tokens"},
+        {"\"prefill\"", "\"refill\" ", "prefill"},
+        {"\"question\": [", "\"question\": {", NULL},
+        {"[0, 0.5]", "[0, 0]", "tca"},
+    };
+    struct profile written, *read = NULL;
+    struct tca_error error;
+
+    (void)state;
+    fill(&written);
+    for (size_t i = 0; i < sizeof(damages) / sizeof(*damages); i++) {
+        char *text = text_of(&written);
+
+        replace(text, damages[i].from, damages[i].to);
+        assert_int_equal(open_text(text, &read, &error), TCA_ERR_INVALID);
+        if (damages[i].key != NULL)
+            assert_non_null(strstr(error.text, damages[i].key));
+        free(text);
+    }
+    profile_deinit(&written);
+}
+
+static void every_truncation_is_refused(void **state)
+{
+    struct profile written, *read = NULL;
+    struct tca_error error;
+    char *text;
+
+    (void)state;
+    fill(&written);
+    text = text_of(&written);
+    for (size_t bytes = strlen(text) - 2; bytes > 0; bytes -= bytes > 37 ? 37 : bytes) {
+        text[bytes] = '\0';
+        assert_int_equal(open_text(text, &read, &error), TCA_ERR_INVALID);
+    }
+    profile_deinit(&written);
+    free(text);
+}
+
+static void curves_blend_in_the_logarithm_of_the_length(void **state)
+{
+    struct profile profile;
+    float low[POINTS], high[POINTS], middle[POINTS], beyond[POINTS], below[POINTS];
+
+    (void)state;
+    fill(&profile);
+    profile_curve(&profile, PROFILE_QUESTION, 1, 1, 8192, low);
+    profile_curve(&profile, PROFILE_QUESTION, 1, 1, 32768, high);
+    profile_curve(&profile, PROFILE_QUESTION, 1, 1, 16384, middle);
+    profile_curve(&profile, PROFILE_QUESTION, 1, 1, 1000000, beyond);
+    profile_curve(&profile, PROFILE_QUESTION, 1, 1, 100, below);
+    for (int i = 0; i < POINTS; i++) {
+        const size_t at = (size_t)((1 * KV_HEADS + 1) * POINTS + i);
+
+        assert_true(low[i] == profile.mass[PROFILE_QUESTION][at]);
+        assert_true(high[i] == profile.mass[PROFILE_QUESTION][LAYERS * KV_HEADS * POINTS + at]);
+        assert_true(fabsf(middle[i] - (low[i] + high[i]) / 2.0F) < 1e-6F);
+        assert_true(beyond[i] == high[i]);
+        assert_true(below[i] == low[i]);
+    }
+    profile_deinit(&profile);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_was_written_reads_back),
+        cmocka_unit_test(another_models_profile_is_refused),
+        cmocka_unit_test(damaged_files_are_refused_by_key),
+        cmocka_unit_test(every_truncation_is_refused),
+        cmocka_unit_test(curves_blend_in_the_logarithm_of_the_length),
+    };
+    return cmocka_run_group_tests_name("profile", tests, NULL, NULL);
+}
