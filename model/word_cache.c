@@ -50,6 +50,7 @@ void word_cache_fill(struct word_cache_slot *slot, const int32_t *ids, size_t co
         slot->bytes = 0;
         return;
     }
-    memcpy(slot->ids, ids, count * sizeof(*ids));
+    if (count > 0) /* none: its bytes are no tokens, and there may be no array yet */
+        memcpy(slot->ids, ids, count * sizeof(*ids));
     slot->count = (uint8_t)count;
 }
