@@ -1,6 +1,8 @@
 /* tca-coordinator with its workers inside: ranks are threads over comm/local, so that sanitizers
  * see the whole service in one process. Takes tca-coordinator's options, and prints and ends as it
- * does. */
+ * does.
+ *
+ * With PLANTED_FAULTS it has a data race and a leak, which the sanitizers must report. */
 #include "base/log.h"
 #include "base/version.h"
 #include "comm/local/comm_local.h"
@@ -10,6 +12,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 
 enum { RANKS_MAX = 4, WAIT_MS = 100, TIMEOUT_MS = 60000 };
@@ -18,9 +21,26 @@ static const char secret[] = "a secret of one process";
 
 struct rank {
     struct comm_group *group;
-    const char *coordinator;
+    char coordinator[COORDINATOR_ADDRESS_BYTES]; /* a copy: it may be gone before the rank */
+    enum tca_status status;
     pthread_t thread;
 };
+
+#ifdef PLANTED_FAULTS
+static int planted_count;
+static void *volatile planted_memory;
+
+static void plant_faults(void)
+{
+    planted_count++; /* by each rank's thread, without a lock */
+    planted_memory = malloc(100);
+    planted_memory = NULL;
+}
+#else
+static void plant_faults(void)
+{
+}
+#endif
 
 static void *run_rank(void *argument)
 {
@@ -31,7 +51,9 @@ static void *run_rank(void *argument)
                                            .connect_timeout_ms = TIMEOUT_MS,
                                            .step_timeout_ms = TIMEOUT_MS};
 
-    if (worker_run(rank->group, &options) != TCA_OK)
+    plant_faults();
+    rank->status = worker_run(rank->group, &options);
+    if (rank->status != TCA_OK)
         log_error("rank %d has failed", rank->group->rank);
     rank->group->ops->destroy(rank->group);
     return NULL;
@@ -41,10 +63,11 @@ static int start_ranks(struct rank *ranks, int count, const char *coordinator)
 {
     struct comm_group *groups[RANKS_MAX];
 
-    if (comm_local_create(NULL, count, TIMEOUT_MS, groups) != TCA_OK)
+    if (comm_local_create(kernel_backend_cpu(), count, TIMEOUT_MS, groups) != TCA_OK)
         return 0;
     for (int i = 0; i < count; i++) {
-        ranks[i] = (struct rank){.group = groups[i], .coordinator = coordinator};
+        ranks[i] = (struct rank){.group = groups[i]};
+        snprintf(ranks[i].coordinator, sizeof(ranks[i].coordinator), "%s", coordinator);
         if (pthread_create(&ranks[i].thread, NULL, run_rank, &ranks[i]) != 0)
             return i;
     }
@@ -102,8 +125,11 @@ int main(int argc, char **argv)
         started = start_ranks(ranks, (int)options.workers, coordinator_worker_address(coordinator));
     status = attend(coordinator, &signals);
     coordinator_stop(coordinator);
-    for (int i = 0; i < started; i++)
+    for (int i = 0; i < started; i++) {
         pthread_join(ranks[i].thread, NULL);
+        if (status == TCA_OK)
+            status = ranks[i].status;
+    }
     settings_free(&options_table, &options, &arguments);
     return status == TCA_OK ? 0 : 1;
 }

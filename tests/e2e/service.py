@@ -40,7 +40,7 @@ TERMINAL = ("READY", "FAILED")
 class Service:
     """Start with settings=value pairs (no_launch=True for a flag), use, stop."""
 
-    def __init__(self, program, state=None, wait_ready=True, **settings):
+    def __init__(self, program, state=None, wait_ready=True, stderr=None, **settings):
         self.program = program
         self.owned_state = tempfile.mkdtemp(prefix="tca-e2e-") if state is None else None
         self.state = state or self.owned_state
@@ -48,7 +48,8 @@ class Service:
                     "kv_memory": "256M", "state_dir": self.state, "device": "cpu", **settings}
         arguments = [f"--{name.replace('_', '-')}={str(value).lower() if value is True else value}"
                      for name, value in settings.items()]
-        self.process = subprocess.Popen([program, *arguments], stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen([program, *arguments], stdout=subprocess.PIPE, stderr=stderr,
+                                        text=True)
         self.lines = queue.Queue()
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
