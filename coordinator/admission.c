@@ -124,22 +124,10 @@ void admission_free_document(struct admission *admission, int64_t kv_tokens)
     admission->document_used -= kv_tokens;
 }
 
-enum admission_answer admission_question(const struct admission *admission, int64_t tokens,
-                                         struct tca_error *error)
+bool admission_question(const struct admission *admission, int64_t kv_tokens)
 {
-    const int64_t wanted = admission_round(tokens);
-
-    if (wanted > admission->question_pool) {
-        tca_fail(error, TCA_ERR_RANGE,
-                 "question and answer need %" PRId64 " tokens of KV memory, all questions "
-                 "together have %" PRId64,
-                 wanted, admission->question_pool);
-        return ADMISSION_NEVER;
-    }
-    if (admission->running >= admission->max_running ||
-        wanted > admission->question_pool - admission->question_used)
-        return ADMISSION_WAIT;
-    return ADMISSION_NOW;
+    return admission->running < admission->max_running &&
+           kv_tokens <= admission->question_pool - admission->question_used;
 }
 
 void admission_take_question(struct admission *admission, int64_t kv_tokens)

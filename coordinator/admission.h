@@ -57,9 +57,9 @@ void admission_take_document(struct admission *admission, int64_t kv_tokens);
 void admission_close_document(struct admission *admission, int64_t kv_tokens);
 void admission_free_document(struct admission *admission, int64_t kv_tokens); /* was closing */
 
-/* May a question run that needs `tokens` of its own (question and answer)? NOW, WAIT or NEVER. */
-enum admission_answer admission_question(const struct admission *admission, int64_t tokens,
-                                         struct tca_error *error);
+/* May a question run now that needs kv_tokens of its own (question and answer), of the pool's at
+ * most? */
+bool admission_question(const struct admission *admission, int64_t kv_tokens);
 void admission_take_question(struct admission *admission, int64_t kv_tokens);
 void admission_give_back_question(struct admission *admission, int64_t kv_tokens);
 

@@ -42,24 +42,38 @@ void question_free(struct question *question)
     free(question);
 }
 
+/* The default, less where less fits; at least 1, which may still be too much. */
+static int64_t default_max_tokens(int64_t left)
+{
+    if (left > ASK_MAX_TOKENS_DEFAULT)
+        return ASK_MAX_TOKENS_DEFAULT;
+    return left < 1 ? 1 : left;
+}
+
 enum tca_status question_measure(struct question *question, struct token_ids *tokens,
-                                 int64_t document_tokens, int64_t max_sequence,
+                                 int64_t document_tokens, int64_t max_sequence, int64_t max_kv,
                                  struct tca_error *error)
 {
     const int64_t question_tokens = (int64_t)tokens->count;
     const int64_t left = max_sequence - document_tokens - question_tokens;
+    const int64_t kv_left = max_kv - question_tokens;
     int64_t max_tokens = question->max_tokens;
 
     if (question_tokens == 0)
         return tca_fail(error, TCA_ERR_INVALID, "question: has no tokens, allowed: 1 or more");
-    if (left < 1 || max_tokens > left)
+    if (max_tokens == 0)
+        max_tokens = default_max_tokens(left < kv_left ? left : kv_left);
+    if (max_tokens > left)
         return tca_fail(error, TCA_ERR_RANGE,
                         "max_tokens: document %" PRId64 ", question %" PRId64 " and answer %" PRId64
                         " tokens are together over %" PRId64 ", the longest sequence",
-                        document_tokens, question_tokens, max_tokens == 0 ? 1 : max_tokens,
-                        max_sequence);
-    if (max_tokens == 0)
-        max_tokens = left < ASK_MAX_TOKENS_DEFAULT ? left : ASK_MAX_TOKENS_DEFAULT;
+                        document_tokens, question_tokens, max_tokens, max_sequence);
+    if (max_tokens > kv_left)
+        return tca_fail(error, TCA_ERR_RANGE,
+                        "max_tokens: question %" PRId64 " and answer %" PRId64
+                        " tokens are together over %" PRId64
+                        ", the KV memory that all questions have",
+                        question_tokens, max_tokens, max_kv);
     question->is_measured = true;
     question->tokens = *tokens;
     *tokens = (struct token_ids){0};

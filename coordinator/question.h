@@ -56,9 +56,10 @@ struct question *question_make(const struct ask_request *request, int64_t now_ms
 void question_free(struct question *question); /* NULL is a no-op */
 
 /* The tokens are known (taken): settle how many may be answered, and what memory that takes.
- * TCA_ERR_RANGE: document, question and answer are longer than max_sequence tokens. */
+ * max_sequence bounds document, question and answer together, max_kv question and answer; the
+ * default of max_tokens keeps within both. TCA_ERR_RANGE: what was asked for does not. */
 enum tca_status question_measure(struct question *question, struct token_ids *tokens,
-                                 int64_t document_tokens, int64_t max_sequence,
+                                 int64_t document_tokens, int64_t max_sequence, int64_t max_kv,
                                  struct tca_error *error);
 
 #endif

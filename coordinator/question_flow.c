@@ -189,16 +189,12 @@ void question_flow_flush(struct coordinator *coordinator, struct question *quest
 static void measure(struct coordinator *coordinator, struct question *question,
                     struct token_ids *tokens)
 {
-    struct document *document = question->document;
+    const struct document *document = question->document;
     struct tca_error error = {{0}};
-    enum tca_status status =
+    const enum tca_status status =
         question_measure(question, tokens, document == NULL ? 0 : document->token_count,
-                         coordinator->max_tokens, &error);
+                         coordinator->max_tokens, coordinator->admission.question_pool, &error);
 
-    if (status == TCA_OK && admission_question(&coordinator->admission,
-                                               question->question_tokens + question->max_tokens,
-                                               &error) == ADMISSION_NEVER)
-        status = TCA_ERR_RANGE;
     if (status == TCA_OK)
         send_accepted(coordinator, question);
     else

@@ -135,7 +135,7 @@ static void start_questions(struct coordinator *coordinator)
             (document != NULL && document->state != DOCUMENT_READY))
             continue;
         /* Later ones do not overtake the first that must wait for memory. */
-        if (admission_question(&coordinator->admission, question->kv_tokens, NULL) != ADMISSION_NOW)
+        if (!admission_question(&coordinator->admission, question->kv_tokens))
             return;
         start_question(coordinator, question);
     }

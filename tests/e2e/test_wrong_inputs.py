@@ -223,7 +223,7 @@ class WrongInputs(unittest.TestCase):
     def setUpClass(cls):
         cls.maxDiff = None
         cls.service = Service(PROGRAM)
-        cls.book = corpus.build_bytes(5000, facts=2, seed=3)
+        cls.book = corpus.build_tokens(800, facts=2, seed=3)
         cls.service.upload(cls.book.text.encode(), document_id="book", pinned=True)
 
     @classmethod
