@@ -18,7 +18,7 @@ struct answer {
     bool is_sampled;       /* not greedy */
     uint64_t seed;         /* as the server says */
     struct bytes logprobs; /* lines for stderr after the answer; owned */
-    char usage[6][96];     /* parts of the closing line */
+    char usage[8][96];     /* parts of the closing line */
     size_t usage_parts;
 };
 
@@ -140,16 +140,19 @@ static void take_usage(struct answer *answer, const Tca__V1__AskEvent__Finished 
     add_usage(answer, "%s", reason != NULL ? reason->name : "UNKNOWN");
     if (usage == NULL)
         return;
-    format_count(usage->document_tokens, text);
-    add_usage(answer, "%s document + %" PRIu64 " question + %" PRIu64 " answer tokens", text,
-              usage->question_tokens, usage->completion_tokens);
+    if (usage->document_tokens > 0) {
+        format_count(usage->document_tokens, text);
+        add_usage(answer, "%s document tokens", text);
+    }
+    add_usage(answer, "%" PRIu64 " question + %" PRIu64 " answer tokens", usage->question_tokens,
+              usage->completion_tokens);
     format_duration(usage->first_token_ms, text);
     add_usage(answer, "first token %s", text);
     if (usage->decode_ms > 0 && usage->completion_tokens > 1) {
         format_rate((double)(usage->completion_tokens - 1) * 1000 / (double)usage->decode_ms, rate);
         add_usage(answer, "then %s tokens/s", rate);
     }
-    if (usage->kept_share > 0)
+    if (usage->document_tokens > 0 && usage->kept_share > 0)
         add_usage(answer, "kept %.1f %% of the cache", usage->kept_share * 100);
     if (answer->is_sampled)
         add_usage(answer, "seed %" PRIu64, answer->seed);

@@ -57,7 +57,7 @@ void format_duration(uint64_t ms, char text_out[FORMAT_BYTES])
 
     if (ms < 1000)
         snprintf(text_out, FORMAT_BYTES, "%" PRIu64 " ms", ms);
-    else if (ms < 60 * 1000)
+    else if (ms < 60000)
         snprintf(text_out, FORMAT_BYTES, "%" PRIu64 ".%" PRIu64 " s", seconds, ms % 1000 / 100);
     else if (seconds < 3600)
         snprintf(text_out, FORMAT_BYTES, "%" PRIu64 ":%02" PRIu64, seconds / 60, seconds % 60);

@@ -64,7 +64,7 @@ void interrupt_stop(struct interrupt *interrupt)
     pthread_mutex_lock(&interrupt->mutex);
     interrupt->is_stopping = true;
     pthread_mutex_unlock(&interrupt->mutex);
-    pthread_kill(interrupt->thread, SIGTERM);
+    pthread_kill(interrupt->thread, SIGHUP);
     pthread_join(interrupt->thread, NULL);
     pthread_mutex_destroy(&interrupt->mutex);
     free(interrupt);

@@ -72,13 +72,14 @@ static ssize_t fill(struct upload *upload, uint8_t *data)
     return (ssize_t)filled;
 }
 
-static enum tca_status send_chunk(struct upload *upload, uint8_t *data, size_t bytes, bool is_last)
+static enum tca_status send_chunk(struct upload *upload, const uint8_t *data, size_t bytes,
+                                  bool is_last)
 {
     Tca__V1__UploadRequest request = TCA__V1__UPLOAD_REQUEST__INIT;
     Tca__V1__UploadChunk chunk = TCA__V1__UPLOAD_CHUNK__INIT;
 
     chunk.offset = upload->offset;
-    chunk.data = (ProtobufCBinaryData){.len = bytes, .data = data};
+    chunk.data = message_text_bytes(data, bytes);
     chunk.last = is_last;
     request.body_case = TCA__V1__UPLOAD_REQUEST__BODY_CHUNK;
     request.chunk = &chunk;
@@ -112,7 +113,7 @@ static enum tca_status send_chunks(struct upload *upload, uint8_t *buffers)
 static void *send_file(void *argument)
 {
     struct upload *upload = argument;
-    uint8_t *buffers = malloc(2 * CHUNK_BYTES);
+    uint8_t *buffers = malloc((size_t)2 * CHUNK_BYTES);
 
     if (buffers == NULL)
         upload->read_error = ENOMEM;

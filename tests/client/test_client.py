@@ -245,7 +245,7 @@ class ClientTest(unittest.TestCase):
         out, err = self.run_tca("ask", "book", "How many?")
         self.assertEqual(out, "forty-two \u00e9\x1b\n")  # a pipe gets it as it is
         self.assertEqual(err.splitlines()[-1],
-                         "[EOS; 16,384 document + 9 question + 3 answer tokens; first token 850 ms; "
+                         "[EOS; 16,384 document tokens; 9 question + 3 answer tokens; first token 850 ms; "
                          "then 20.0 tokens/s; kept 100.0 % of the cache]")
         self.assertEqual((self.asked[0].document_id, self.asked[0].question), ("book", "How many?"))
         self.assertEqual(self.asked[0].WhichOneof("source"), "document_id")

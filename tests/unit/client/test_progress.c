@@ -41,7 +41,7 @@ static void an_unknown_total_shows_what_is_done(void **state)
     struct progress_state upload = {
         .phase = "uploading",
         .unit = PROGRESS_BYTES,
-        .done = 1536 * 1024,
+        .done = 1572864,
         .per_s = 2048,
     };
     char line[PROGRESS_LINE_BYTES];
