@@ -16,7 +16,9 @@ target_compile_options(tca_options INTERFACE
   $<$<COMPILE_LANGUAGE:C>:-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes
     -Wmissing-prototypes -Wpointer-arith -Wcast-qual -Wvla -Wundef -Wformat=2
     -Wimplicit-fallthrough -Wswitch-enum>
-  $<$<AND:$<BOOL:${TCA_WERROR}>,$<COMPILE_LANGUAGE:C>>:-Werror>)
+  $<$<AND:$<BOOL:${TCA_WERROR}>,$<COMPILE_LANGUAGE:C>>:-Werror>
+  $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra>
+  $<$<AND:$<BOOL:${TCA_WERROR}>,$<COMPILE_LANGUAGE:CUDA>>:-Werror=all-warnings>)
 if(TCA_SANITIZE)
   target_compile_options(tca_options INTERFACE
     $<$<COMPILE_LANGUAGE:C>:-fsanitize=${TCA_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer>)

@@ -1,0 +1,44 @@
+#include "kernels/backend.h"
+#include "kernels/cuda/ops.h"
+
+#include <cuda_runtime_api.h>
+
+enum { CAPABILITY_LEAST = 9 }; /* what the kernels are compiled for */
+
+static const struct kernel_backend backend = {.name = "cuda",
+                                              .activation = KERNEL_BF16,
+                                              .queue_create = cuda_queue_create,
+                                              .queue_destroy = cuda_queue_destroy,
+                                              .queue_wait = cuda_queue_wait,
+                                              .alloc = cuda_alloc,
+                                              .free = cuda_free,
+                                              .memory = cuda_memory,
+                                              .upload = cuda_upload,
+                                              .download = cuda_download,
+                                              .weight_create = cuda_weight_create,
+                                              .weight_destroy = cuda_weight_destroy,
+                                              .weight_bytes = cuda_weight_bytes,
+                                              .linear = cuda_linear,
+                                              .embed = cuda_embed,
+                                              .residual_norm = cuda_residual_norm,
+                                              .rope_table = cuda_rope_table,
+                                              .rope_append = cuda_rope_append,
+                                              .attention = cuda_attention,
+                                              .swiglu = cuda_swiglu,
+                                              .take_rows = cuda_take_rows,
+                                              .logits_top = cuda_logits_top};
+
+const struct kernel_backend *kernel_backend_cuda(void)
+{
+    int devices = 0;
+    int major = 0;
+
+    if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
+        (void)cudaGetLastError();
+        return NULL;
+    }
+    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) != cudaSuccess ||
+        major < CAPABILITY_LEAST)
+        return NULL;
+    return &backend;
+}

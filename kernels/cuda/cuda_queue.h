@@ -1,0 +1,41 @@
+/* A CUDA stream with what its operations need beside it: all of it is made at start, so that an
+ * operation allocates nothing. Used by one thread, whose current device it is. */
+#ifndef KERNELS_CUDA_CUDA_QUEUE_H
+#define KERNELS_CUDA_CUDA_QUEUE_H
+
+#include "kernels/backend.h"
+#include "kernels/cuda/staging.h"
+
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+
+struct algorithm_cache;
+
+enum {
+    MATMUL_WORKSPACE_BYTES = 32 << 20, /* what NVIDIA recommends for Hopper */
+    PARTIAL_BYTES = 96 << 20,          /* partial sums of attention split by keys */
+};
+
+struct cuda_queue {
+    struct kernel_queue base;
+    cudaStream_t stream;
+    int multiprocessors;
+    struct staging staging;
+    cublasLtHandle_t blas;
+    void *matmul_workspace; /* device, owned: MATMUL_WORKSPACE_BYTES */
+    struct algorithm_cache *algorithms;
+    float *partials;   /* device, owned: PARTIAL_BYTES */
+    uint16_t *bias;    /* device, owned, grown by weight_create: the longest bias as bf16 */
+    size_t bias_count; /* elements */
+    void *top;         /* device, owned: TOP_BYTES, results of logits_top */
+    void *top_host;    /* pinned, owned: the same */
+};
+
+static inline struct cuda_queue *cuda_queue_from(struct kernel_queue *queue)
+{
+    return (struct cuda_queue *)queue;
+}
+
+enum { TOP_BYTES = 1 << 20 };
+
+#endif

@@ -1,0 +1,58 @@
+/* The kernels' launchers: what a .cu file offers to C. Pointers are to device memory unless said
+ * otherwise; shapes as in kernels/backend.h. A launcher only enqueues; its error is read with
+ * cuda_launch_status(). */
+#ifndef KERNELS_CUDA_LAUNCH_H
+#define KERNELS_CUDA_LAUNCH_H
+
+#include "kernels/backend.h"
+
+#include <cuda_runtime_api.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* out = bf16 of x. x: [count] f32. */
+void cuda_launch_to_bf16(cudaStream_t stream, uint16_t *out, const float *x, int count);
+
+/* table: [table_rows, cols] bf16; ids: device [rows]. */
+void cuda_launch_embed(cudaStream_t stream, float *out, const uint16_t *table, int table_rows,
+                       int cols, const int32_t *ids, int rows, int first_id);
+
+void cuda_launch_residual_norm(cudaStream_t stream, uint16_t *out, float *x, const uint16_t *delta,
+                               const float *weight, int rows, int cols, float eps);
+
+void cuda_launch_rope_table(cudaStream_t stream, float *table_out, const int32_t *positions,
+                            int rows, const float *inv_freq, int half, float magnitude);
+
+enum { ROPE_APPENDS_MAX = 64 };
+
+/* Passed to the kernel by value: no copy has to run before it. */
+struct rope_appends {
+    int count;
+    int tokens; /* of all */
+    struct kv_append append[ROPE_APPENDS_MAX];
+};
+
+void cuda_launch_rope_append(cudaStream_t stream, uint16_t *q_out,
+                             const struct rope_appends *appends, const uint16_t *qkv,
+                             const struct attention_shape *shape, const float *rope,
+                             const struct qk_norm *norm);
+
+void cuda_launch_swiglu(cudaStream_t stream, uint16_t *out, const uint16_t *gate_up, int rows,
+                        int cols);
+
+void cuda_launch_take_rows(cudaStream_t stream, float *out, const float *x, const int32_t *indices,
+                           int rows, int cols);
+
+enum { TOP_COUNT_MAX = 256 };
+
+/* values, ids: device [rows, count], count at most TOP_COUNT_MAX; lse: device [rows]. */
+void cuda_launch_logits_top(cudaStream_t stream, float *values, int32_t *ids, float *lse,
+                            const float *logits, int rows, int cols, int count);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,137 @@
+/* Matrix products by cuBLASLt. It thinks in columns: our out^T [out, rows] = weight [out, in] by
+ * x^T [in, rows], all of them as they lie in memory. */
+#include "base/log.h"
+#include "kernels/cuda/algorithm_cache.h"
+#include "kernels/cuda/cuda_queue.h"
+#include "kernels/cuda/cuda_status.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/ops.h"
+#include "kernels/cuda/weight.h"
+
+enum { ALIGNMENT_MOST = 256 };
+
+struct matmul {
+    cublasLtMatmulDescOpaque_t product;
+    cublasLtMatrixLayoutOpaque_t weight, x, out;
+};
+
+static int alignment_of(const void *a, const void *b, const void *c)
+{
+    uintptr_t bits = (uintptr_t)a | (uintptr_t)b | (uintptr_t)c | ALIGNMENT_MOST;
+
+    return (int)(bits & -bits);
+}
+
+static enum tca_status describe(struct matmul *matmul, const struct matmul_shape *shape,
+                                const void *bias)
+{
+    const cublasOperation_t transposed = CUBLAS_OP_T;
+    const cublasLtEpilogue_t add_bias = CUBLASLT_EPILOGUE_BIAS;
+    cudaDataType_t out = shape->out_dtype == KERNEL_F32 ? CUDA_R_32F : CUDA_R_16BF;
+    uint64_t in_rows = (uint64_t)shape->in;
+    uint64_t out_rows = (uint64_t)shape->out;
+    uint64_t rows = (uint64_t)shape->rows;
+
+    TCA_TRY(cublas_status(cublasLtMatmulDescInit(&matmul->product, CUBLAS_COMPUTE_32F, CUDA_R_32F),
+                          "matmul desc"));
+    TCA_TRY(
+        cublas_status(cublasLtMatmulDescSetAttribute(&matmul->product, CUBLASLT_MATMUL_DESC_TRANSA,
+                                                     &transposed, sizeof(transposed)),
+                      "matmul transposition"));
+    if (shape->has_bias) {
+        TCA_TRY(cublas_status(cublasLtMatmulDescSetAttribute(&matmul->product,
+                                                             CUBLASLT_MATMUL_DESC_EPILOGUE,
+                                                             &add_bias, sizeof(add_bias)),
+                              "matmul epilogue"));
+        TCA_TRY(cublas_status(cublasLtMatmulDescSetAttribute(&matmul->product,
+                                                             CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+                                                             &bias, sizeof(bias)),
+                              "matmul bias"));
+    }
+    TCA_TRY(cublas_status(
+        cublasLtMatrixLayoutInit(&matmul->weight, CUDA_R_16BF, in_rows, out_rows, shape->in),
+        "weight layout"));
+    TCA_TRY(cublas_status(
+        cublasLtMatrixLayoutInit(&matmul->x, CUDA_R_16BF, in_rows, rows, shape->in), "x layout"));
+    return cublas_status(cublasLtMatrixLayoutInit(&matmul->out, out, out_rows, rows, shape->out),
+                         "out layout");
+}
+
+/* Ask cuBLASLt for the algorithm it expects to be fastest. */
+static enum tca_status choose(struct cuda_queue *queue, struct matmul *matmul,
+                              const struct matmul_shape *shape, cublasLtMatmulAlgo_t *algorithm_out)
+{
+    static const cublasLtMatmulPreferenceAttributes_t alignments[] = {
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
+    const uint64_t workspace = MATMUL_WORKSPACE_BYTES;
+    const uint32_t alignment = (uint32_t)shape->alignment;
+    cublasLtMatmulPreferenceOpaque_t preference;
+    cublasLtMatmulHeuristicResult_t result;
+    int found = 0;
+
+    TCA_TRY(cublas_status(cublasLtMatmulPreferenceInit(&preference), "matmul preference"));
+    TCA_TRY(cublas_status(
+        cublasLtMatmulPreferenceSetAttribute(&preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                             &workspace, sizeof(workspace)),
+        "matmul workspace"));
+    for (size_t i = 0; i < sizeof(alignments) / sizeof(*alignments); i++)
+        TCA_TRY(cublas_status(cublasLtMatmulPreferenceSetAttribute(&preference, alignments[i],
+                                                                   &alignment, sizeof(alignment)),
+                              "matmul alignment"));
+    if (cublasLtMatmulAlgoGetHeuristic(queue->blas, &matmul->product, &matmul->weight, &matmul->x,
+                                       &matmul->out, &matmul->out, &preference, 1, &result,
+                                       &found) != CUBLAS_STATUS_SUCCESS ||
+        found == 0) {
+        log_error("cuBLASLt knows no product of %d x %d by %d x %d", shape->rows, shape->in,
+                  shape->in, shape->out);
+        return TCA_ERR_UNSUPPORTED;
+    }
+    *algorithm_out = result.algo;
+    return TCA_OK;
+}
+
+/* cuBLASLt adds a bias of the output's dtype only. */
+static enum tca_status convert_bias(struct cuda_queue *queue, enum kernel_dtype out_dtype,
+                                    const float *bias, int count, const void **bias_out)
+{
+    *bias_out = bias;
+    if (bias == NULL || out_dtype == KERNEL_F32)
+        return TCA_OK;
+    *bias_out = queue->bias;
+    cuda_launch_to_bf16(queue->stream, queue->bias, bias, count);
+    return cuda_launch_status("to_bf16");
+}
+
+enum tca_status cuda_linear(struct kernel_queue *base, void *out, enum kernel_dtype out_dtype,
+                            const uint16_t *x, const struct kernel_weight *weight,
+                            const float *bias, int rows)
+{
+    struct cuda_queue *queue = cuda_queue_from(base);
+    struct matmul_shape shape = {.rows = rows,
+                                 .in = weight->cols,
+                                 .out = weight->rows,
+                                 .out_dtype = out_dtype,
+                                 .has_bias = bias != NULL,
+                                 .alignment = alignment_of(out, x, weight->data)};
+    const cublasLtMatmulAlgo_t *algorithm = algorithm_cache_find(queue->algorithms, &shape);
+    const float one = 1.0F, zero = 0.0F;
+    cublasLtMatmulAlgo_t chosen;
+    struct matmul matmul;
+    const void *bias_cast;
+
+    if (rows == 0)
+        return TCA_OK;
+    TCA_TRY(convert_bias(queue, out_dtype, bias, weight->rows, &bias_cast));
+    TCA_TRY(describe(&matmul, &shape, bias_cast));
+    if (algorithm == NULL) {
+        TCA_TRY(choose(queue, &matmul, &shape, &chosen));
+        algorithm_cache_keep(queue->algorithms, &shape, &chosen);
+        algorithm = &chosen;
+    }
+    return cublas_status(cublasLtMatmul(queue->blas, &matmul.product, &one, weight->data,
+                                        &matmul.weight, x, &matmul.x, &zero, out, &matmul.out, out,
+                                        &matmul.out, algorithm, queue->matmul_workspace,
+                                        MATMUL_WORKSPACE_BYTES, queue->stream),
+                         "cublasLtMatmul");
+}

@@ -1,0 +1,50 @@
+/* The CUDA backend's entries of struct kernel_backend, see kernels/backend.h. */
+#ifndef KERNELS_CUDA_OPS_H
+#define KERNELS_CUDA_OPS_H
+
+#include "kernels/backend.h"
+
+enum tca_status cuda_queue_create(int device, int threads, struct kernel_queue **queue_out);
+void cuda_queue_destroy(struct kernel_queue *queue);
+enum tca_status cuda_queue_wait(struct kernel_queue *queue);
+
+enum tca_status cuda_alloc(int device, size_t bytes, void **ptr_out);
+void cuda_free(int device, void *ptr, size_t bytes);
+enum tca_status cuda_memory(int device, size_t *total_bytes_out, size_t *free_bytes_out);
+enum tca_status cuda_upload(struct kernel_queue *queue, void *device, const void *host,
+                            size_t bytes);
+enum tca_status cuda_download(struct kernel_queue *queue, void *host, const void *device,
+                              size_t bytes);
+
+enum tca_status cuda_weight_create(struct kernel_queue *queue, const uint16_t *host_rows, int rows,
+                                   int cols, bool keep_rows, struct kernel_weight **weight_out);
+void cuda_weight_destroy(struct kernel_queue *queue, struct kernel_weight *weight);
+size_t cuda_weight_bytes(const struct kernel_weight *weight);
+enum tca_status cuda_linear(struct kernel_queue *queue, void *out, enum kernel_dtype out_dtype,
+                            const uint16_t *x, const struct kernel_weight *weight,
+                            const float *bias, int rows);
+
+enum tca_status cuda_embed(struct kernel_queue *queue, float *out,
+                           const struct kernel_weight *table, const int32_t *ids, int rows,
+                           int first_id);
+enum tca_status cuda_residual_norm(struct kernel_queue *queue, uint16_t *out, float *x,
+                                   const void *delta, const float *weight, int rows, int cols,
+                                   float eps);
+enum tca_status cuda_rope_table(struct kernel_queue *queue, float *table_out,
+                                const int32_t *positions, int rows, const float *inv_freq, int half,
+                                float magnitude);
+enum tca_status cuda_rope_append(struct kernel_queue *queue, uint16_t *q_out,
+                                 const struct kv_append *appends, int append_count, const void *qkv,
+                                 const struct attention_shape *shape, const float *rope,
+                                 const struct qk_norm *norm);
+enum tca_status cuda_attention(struct kernel_queue *queue, uint16_t *out, float *lse,
+                               const uint16_t *q, const struct attention_shape *shape,
+                               const struct attention_item *items, int item_count);
+enum tca_status cuda_swiglu(struct kernel_queue *queue, uint16_t *out, const void *gate_up,
+                            int rows, int cols);
+enum tca_status cuda_take_rows(struct kernel_queue *queue, float *out, const float *x,
+                               const int32_t *indices, int rows, int cols);
+enum tca_status cuda_logits_top(struct kernel_queue *queue, float *values_out, int32_t *ids_out,
+                                float *lse_out, const float *logits, int rows, int cols, int count);
+
+#endif

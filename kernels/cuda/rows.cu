@@ -1,0 +1,196 @@
+/* Operations on whole rows: one block a row, neighbouring threads on neighbouring values. */
+#include "kernels/cuda/bf16.cuh"
+#include "kernels/cuda/launch.h"
+
+enum { THREADS = 256, WARPS = THREADS / 32 };
+
+static __global__ void to_bf16(uint16_t *out, const float *x, int count)
+{
+    int i = blockIdx.x * THREADS + threadIdx.x;
+
+    if (i < count)
+        out[i] = bf16_of_float(x[i]);
+}
+
+static __global__ void embed(float *out, const uint16_t *table, int table_rows, int cols,
+                             const int32_t *ids, int first_id)
+{
+    int64_t index = (int64_t)ids[blockIdx.x] - first_id;
+    bool is_ours = index >= 0 && index < table_rows;
+    const uint16_t *from = table + (is_ours ? index : 0) * cols;
+    float *to = out + (int64_t)blockIdx.x * cols;
+
+    for (int col = threadIdx.x; col < cols; col += THREADS)
+        to[col] = is_ours ? float_of_bf16(from[col]) : 0.0f;
+}
+
+static __global__ void take_rows(float *out, const float *x, const int32_t *indices, int cols)
+{
+    const float *from = x + (int64_t)indices[blockIdx.x] * cols;
+    float *to = out + (int64_t)blockIdx.x * cols;
+
+    for (int col = threadIdx.x; col < cols; col += THREADS)
+        to[col] = from[col];
+}
+
+static __device__ float block_sum(float value)
+{
+    __shared__ float sums[WARPS];
+    float sum = 0;
+
+    value = warp_sum(value);
+    if (threadIdx.x % 32 == 0)
+        sums[threadIdx.x / 32] = value;
+    __syncthreads();
+    for (int warp = 0; warp < WARPS; warp++)
+        sum += sums[warp];
+    return sum;
+}
+
+/* VECTOR values at a time, 1 or 4, so that rows of any length work and usual ones are fast. */
+template <int VECTOR> struct vector;
+template <> struct vector<1> {
+    float value[1];
+    __device__ void load(const float *from)
+    {
+        value[0] = *from;
+    }
+    __device__ void store(float *to) const
+    {
+        *to = value[0];
+    }
+    __device__ void add(const uint16_t *from)
+    {
+        value[0] += float_of_bf16(*from);
+    }
+    __device__ void store_bf16(uint16_t *to) const
+    {
+        *to = bf16_of_float(value[0]);
+    }
+};
+template <> struct vector<4> {
+    float value[4];
+    __device__ void load(const float *from)
+    {
+        *(float4 *)value = *(const float4 *)from;
+    }
+    __device__ void store(float *to) const
+    {
+        *(float4 *)to = *(const float4 *)value;
+    }
+    __device__ void add(const uint16_t *from)
+    {
+        ushort4 four = *(const ushort4 *)from;
+
+        value[0] += float_of_bf16(four.x);
+        value[1] += float_of_bf16(four.y);
+        value[2] += float_of_bf16(four.z);
+        value[3] += float_of_bf16(four.w);
+    }
+    __device__ void store_bf16(uint16_t *to) const
+    {
+        *(uint2 *)to = make_uint2(bf16_pair(value[0], value[1]), bf16_pair(value[2], value[3]));
+    }
+};
+
+/* The second pass finds the row in the cache. */
+template <int VECTOR>
+static __global__ void residual_norm(uint16_t *out, float *x, const uint16_t *delta,
+                                     const float *weight, int cols, float eps)
+{
+    int64_t row = (int64_t)blockIdx.x * cols;
+    float squares = 0;
+
+    for (int col = threadIdx.x * VECTOR; col < cols; col += THREADS * VECTOR) {
+        vector<VECTOR> v;
+
+        v.load(x + row + col);
+        if (delta != NULL) {
+            v.add(delta + row + col);
+            v.store(x + row + col);
+        }
+        for (int i = 0; i < VECTOR; i++)
+            squares += v.value[i] * v.value[i];
+    }
+    if (out == NULL)
+        return;
+    float scale = rsqrtf(block_sum(squares) / (float)cols + eps);
+    for (int col = threadIdx.x * VECTOR; col < cols; col += THREADS * VECTOR) {
+        vector<VECTOR> v, w;
+
+        v.load(x + row + col);
+        w.load(weight + col);
+        for (int i = 0; i < VECTOR; i++)
+            v.value[i] *= scale * w.value[i];
+        v.store_bf16(out + row + col);
+    }
+}
+
+static __device__ __forceinline__ float gated(uint16_t gate, uint16_t up)
+{
+    float g = float_of_bf16(gate);
+
+    return g / (1.0f + __expf(-g)) * float_of_bf16(up);
+}
+
+/* VECTOR columns at a time, 8 or 1. */
+template <int VECTOR>
+static __global__ void swiglu(uint16_t *out, const uint16_t *gate_up, int cols)
+{
+    const uint16_t *gate = gate_up + (int64_t)blockIdx.x * 2 * cols;
+    const uint16_t *up = gate + cols;
+    uint16_t *to = out + (int64_t)blockIdx.x * cols;
+
+    for (int col = threadIdx.x * VECTOR; col < cols; col += THREADS * VECTOR) {
+        if (VECTOR == 8) {
+            uint4 g = *(const uint4 *)(gate + col), u = *(const uint4 *)(up + col), o;
+            const uint16_t *gs = (const uint16_t *)&g, *us = (const uint16_t *)&u;
+            uint32_t *os = (uint32_t *)&o;
+
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                os[i] = bf16_pair(gated(gs[2 * i], us[2 * i]), gated(gs[2 * i + 1], us[2 * i + 1]));
+            *(uint4 *)(to + col) = o;
+        } else {
+            to[col] = bf16_of_float(gated(gate[col], up[col]));
+        }
+    }
+}
+
+void cuda_launch_to_bf16(cudaStream_t stream, uint16_t *out, const float *x, int count)
+{
+    to_bf16<<<(count + THREADS - 1) / THREADS, THREADS, 0, stream>>>(out, x, count);
+}
+
+void cuda_launch_embed(cudaStream_t stream, float *out, const uint16_t *table, int table_rows,
+                       int cols, const int32_t *ids, int rows, int first_id)
+{
+    embed<<<rows, THREADS, 0, stream>>>(out, table, table_rows, cols, ids, first_id);
+}
+
+void cuda_launch_residual_norm(cudaStream_t stream, uint16_t *out, float *x, const uint16_t *delta,
+                               const float *weight, int rows, int cols, float eps)
+{
+    bool is_aligned =
+        ((uintptr_t)out | (uintptr_t)x | (uintptr_t)delta | (uintptr_t)weight) % 16 == 0;
+
+    if (cols % 4 == 0 && is_aligned)
+        residual_norm<4><<<rows, THREADS, 0, stream>>>(out, x, delta, weight, cols, eps);
+    else
+        residual_norm<1><<<rows, THREADS, 0, stream>>>(out, x, delta, weight, cols, eps);
+}
+
+void cuda_launch_swiglu(cudaStream_t stream, uint16_t *out, const uint16_t *gate_up, int rows,
+                        int cols)
+{
+    if (cols % 8 == 0 && ((uintptr_t)out | (uintptr_t)gate_up) % 16 == 0)
+        swiglu<8><<<rows, THREADS, 0, stream>>>(out, gate_up, cols);
+    else
+        swiglu<1><<<rows, THREADS, 0, stream>>>(out, gate_up, cols);
+}
+
+void cuda_launch_take_rows(cudaStream_t stream, float *out, const float *x, const int32_t *indices,
+                           int rows, int cols)
+{
+    take_rows<<<rows, THREADS, 0, stream>>>(out, x, indices, cols);
+}
