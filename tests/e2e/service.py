@@ -102,6 +102,19 @@ class Service:
         if self.owned_state:
             shutil.rmtree(self.owned_state, ignore_errors=True)
 
+    def processes(self, name):
+        """The ids of the processes of that name that descend from the coordinator."""
+        names, parents = {}, {}
+        for entry in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                text = pathlib.Path("/proc", entry, "stat").read_text(encoding="utf-8")
+            except OSError:  # it has ended
+                continue
+            names[int(entry)] = text[text.index("(") + 1:text.rindex(")")]
+            parents[int(entry)] = int(text[text.rindex(")") + 2:].split()[1])
+        return [process for process in sorted(names) if names[process] == name
+                and self.process.pid in ancestors(process, parents)]
+
     # Documents.
 
     def upload(self, data, chunk_bytes=64 * KIB, chunks=None, timeout=LIMIT_S, **header):
@@ -166,6 +179,12 @@ class Answer:
         self.finished = events[-1].finished
         self.reason = pb.AskEvent.Finished.Reason.Name(self.finished.reason)
         self.usage = self.finished.usage
+
+
+def ancestors(process, parents):
+    while process in parents:
+        process = parents[process]
+        yield process
 
 
 def header(document_id="", **fields):
