@@ -305,6 +305,20 @@ class ClientTest(unittest.TestCase):
         self.assertTrue(is_cancelled.wait(WAIT_S))
         self.assertEqual(err, b"tca: interrupted\n")
 
+    def test_each_delta_is_printed_at_once(self):
+        is_read = threading.Event()
+
+        def ask(request, context):
+            yield pb.AskEvent(delta={"text": "first "})
+            if is_read.wait(WAIT_S):
+                yield pb.AskEvent(delta={"text": "last"})
+
+        self.server.handlers["Generation/Ask"] = ask
+        process = self.start("ask", "book", "?")
+        self.assertEqual(os.read(process.stdout.fileno(), 6), b"first ")
+        is_read.set()
+        self.assertEqual(process.communicate(timeout=WAIT_S)[0], b"last\n")
+
     def test_a_reader_that_leaves_cancels_the_question(self):
         is_cancelled = self.endless_answer()
         process = self.start("ask", "book", "?")
