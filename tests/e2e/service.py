@@ -102,8 +102,8 @@ class Service:
         if self.owned_state:
             shutil.rmtree(self.owned_state, ignore_errors=True)
 
-    def processes(self, name):
-        """The ids of the processes of that name that descend from the coordinator."""
+    def processes(self, name=None):
+        """The ids of the processes (of that name) that descend from the coordinator."""
         names, parents = {}, {}
         for entry in filter(str.isdigit, os.listdir("/proc")):
             try:
@@ -112,7 +112,7 @@ class Service:
                 continue
             names[int(entry)] = text[text.index("(") + 1:text.rindex(")")]
             parents[int(entry)] = int(text[text.rindex(")") + 2:].split()[1])
-        return [process for process in sorted(names) if names[process] == name
+        return [process for process in sorted(names) if name in (None, names[process])
                 and self.process.pid in ancestors(process, parents)]
 
     # Documents.
