@@ -11,6 +11,7 @@
 #define KERNELS_BACKEND_H
 
 #include "base/status.h"
+#include "kernels/select.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -41,7 +42,7 @@ struct attention_segment {
     const uint16_t *k, *v; /* bf16 on the device, borrowed */
     int64_t head_stride;   /* elements */
     int64_t rows;          /* keys of every head, or the most of any when rows_per_head is given */
-    const int32_t *rows_per_head; /* host [kv_heads], each 0..rows; NULL: all have `rows` */
+    const int32_t *rows_per_head; /* device [kv_heads], each 0..rows; NULL: all have `rows` */
     bool causal; /* the item's query t of T sees rows 0 .. rows - T + t; not with rows_per_head */
 };
 
@@ -61,6 +62,13 @@ struct kv_append {
     uint16_t *k, *v; /* bf16 on the device */
     int64_t head_stride;
     int64_t first_row;
+};
+
+/* Where gathered K and V rows go: row i of head h to k + h * head_stride + i * head_dim. */
+struct kv_copy {
+    uint16_t *k, *v;     /* bf16 on the device */
+    int64_t head_stride; /* elements */
+    int64_t rows;        /* room of every head */
 };
 
 /* Per-head RMS norm of queries and keys (Qwen3). */
@@ -153,6 +161,69 @@ struct kernel_backend {
     enum tca_status (*logits_top)(struct kernel_queue *queue, float *values_out, int32_t *ids_out,
                                   float *lse_out, const float *logits, int rows, int cols,
                                   int count);
+
+    /* --- TCA (docs/tca.md). The whole group is NULL where a backend has no sparse attention. ---
+     * Blocks are SELECT_BLOCK_TOKENS rows from row 0 of a segment; the last may be short.
+     * Observers are rows of q: a host array [count]. Masses are relative to an observer's log-sum-
+     * exp over everything it attends to; an observer with -inf there counts as 0 everywhere. */
+
+    /* scores_out[o][h][j] = log-sum-exp over the rows of block j of scale * q . k: one pass over
+     * K, nothing of size observers x rows. Blocks past a head's rows_per_head get -inf.
+     * q: [.., q_heads, head_dim] bf16; keys: not causal, v is not read;
+     * scores_out: [count, q_heads, blocks] f32. */
+    enum tca_status (*block_scores)(struct kernel_queue *queue, float *scores_out,
+                                    const uint16_t *q, const struct attention_shape *shape,
+                                    const int32_t *observers, int count,
+                                    const struct attention_segment *keys);
+
+    /* lse_out[o][h] = logaddexp(lse_own[observers[o]][h], log-sum-exp over j of scores[o][h][j]):
+     * over all causal keys of an observer. lse_own: [.., q_heads] f32, of the own chunk's
+     * attention; scores: [count, q_heads, blocks] f32; lse_out: [count, q_heads] f32. */
+    enum tca_status (*observer_lse)(struct kernel_queue *queue, float *lse_out, const float *scores,
+                                    const float *lse_own, const int32_t *observers, int count,
+                                    int q_heads, int64_t blocks);
+
+    /* masses_out[g][j] = max over observers and the group's query heads of exp(scores - lse).
+     * scores: [count, q_heads, blocks] f32; lse: [count, q_heads] f32;
+     * masses_out: [kv_heads, blocks] f32. */
+    enum tca_status (*block_masses)(struct kernel_queue *queue, float *masses_out,
+                                    const float *scores, const float *lse, int count,
+                                    const struct attention_shape *shape, int64_t blocks);
+
+    /* scores_out[g][i] = max over observers and the group's query heads of
+     * exp(scale * q . k_i - lse); rows past a head's rows_per_head get 0. keys: not causal, v is
+     * not read; lse: [count, q_heads] f32; scores_out: [kv_heads, rows] f32. */
+    enum tca_status (*token_scores)(struct kernel_queue *queue, float *scores_out,
+                                    const uint16_t *q, const float *lse,
+                                    const struct attention_shape *shape, const int32_t *observers,
+                                    int count, const struct attention_segment *keys);
+
+    /* select_run() for every KV head, on the device, with the same result to the bit. input:
+     * token_scores [kv_heads, tokens] and block_masses [kv_heads, blocks] are device pointers,
+     * tca_shares is host; budgets: host [kv_heads]; kept_out: [kv_heads, kept_stride] i32 and
+     * counts_out: [kv_heads] i32 on the device. TCA_ERR_INVALID, before anything is written: a
+     * budget is too small for its rule or, cut to the tokens, larger than kept_stride. */
+    enum tca_status (*select)(struct kernel_queue *queue, int32_t *kept_out, int64_t kept_stride,
+                              int32_t *counts_out, enum select_rule rule,
+                              const struct select_input *input, const int64_t *budgets,
+                              int kv_heads);
+
+    /* Copy the kept rows of every head together: row i of head h of the copy is row
+     * kept[h][i] of keys; rows from counts[h] up to the next multiple of 128 (within the copy) are
+     * zeros. counts[h] is at most copy->rows. kept: [kv_heads, kept_stride] i32 and counts:
+     * [kv_heads] i32 on the device; the copy may not overlap keys. */
+    enum tca_status (*gather)(struct kernel_queue *queue, const struct kv_copy *copy,
+                              const struct attention_segment *keys, const int32_t *kept,
+                              int64_t kept_stride, const int32_t *counts,
+                              const struct attention_shape *shape);
+
+    /* Merge two attentions of the same queries over different keys by their log-sum-exp, into the
+     * first: out = (e^lse out + e^lse_other out_other) / (e^lse + e^lse_other), lse =
+     * logaddexp(lse, lse_other). A side with -inf is not read; both -inf give zeros.
+     * out, out_other: [rows, q_heads, head_dim] bf16; lse, lse_other: [rows, q_heads] f32. */
+    enum tca_status (*attention_merge)(struct kernel_queue *queue, uint16_t *out, float *lse,
+                                       const uint16_t *out_other, const float *lse_other, int rows,
+                                       const struct attention_shape *shape);
 };
 
 const struct kernel_backend *kernel_backend_cpu(void);

@@ -40,36 +40,6 @@ static void pack_queries(void *packed, const uint16_t *const *rows, int columns,
     }
 }
 
-/* Lane i of the result is the sum of all lanes of v[i]: pairs of vectors are folded into one,
- * halving the number of lanes that belong to each, until one is left. */
-INLINE __m512 sum_lanes_of_16(__m512 v[LANES])
-{
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; i++) {
-        __m512 low = _mm512_shuffle_f32x4(v[i], v[i + 8], 0x44);
-        __m512 high = _mm512_shuffle_f32x4(v[i], v[i + 8], 0xee);
-        v[i] = _mm512_add_ps(low, high);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        __m512 low = _mm512_shuffle_f32x4(v[i], v[i + 4], 0x88);
-        __m512 high = _mm512_shuffle_f32x4(v[i], v[i + 4], 0xdd);
-        v[i] = _mm512_add_ps(low, high);
-    }
-    /* 128-bit groups now belong to keys i, i + 8, i + 4, i + 12. */
-#pragma GCC unroll 2
-    for (int i = 0; i < 2; i++) {
-        __m512 low = _mm512_shuffle_ps(v[i], v[i + 2], 0x44);
-        __m512 high = _mm512_shuffle_ps(v[i], v[i + 2], 0xee);
-        v[i] = _mm512_add_ps(low, high);
-    }
-    __m512 even = _mm512_shuffle_ps(v[0], v[1], 0x88);
-    __m512 odd = _mm512_shuffle_ps(v[0], v[1], 0xdd);
-    /* Groups (0, 8, 4, 12), in each: i = 0, 2, 1, 3. */
-    const __m512i order = _mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15);
-    return _mm512_permutexvar_ps(order, _mm512_add_ps(even, odd));
-}
-
 /* Scores of the 16 keys from `key` on; past the tile's end the last key stands in. */
 INLINE __m512 score_keys(const uint16_t *query, const uint16_t *k, int key, int keys, int head_dim,
                          bool is_first_reader)
@@ -90,7 +60,7 @@ INLINE __m512 score_keys(const uint16_t *query, const uint16_t *k, int key, int 
             sums[i] = dot_add(sums[i], chunk, _mm512_maskz_loadu_epi16(mask, row));
         }
     }
-    return sum_lanes_of_16(sums);
+    return fold_lanes(sums, true);
 }
 
 static void scores(float *out, struct attention_block *block, const void *q, const uint16_t *k,
@@ -205,10 +175,25 @@ static void values(float *acc, const struct attention_block *block, const void *
     }
 }
 
+static void peaks(float *out, const float *score, const float *offset, float scale, int keys,
+                  int columns)
+{
+    for (int key = 0; key < keys; key += LANES) {
+        __m512 most = _mm512_loadu_ps(out + key);
+        for (int column = 0; column < columns; column++) {
+            __m512 x = _mm512_loadu_ps(score + column * KEYS + key);
+            most = _mm512_max_ps(
+                most, _mm512_fmsub_ps(x, _mm512_set1_ps(scale), _mm512_set1_ps(offset[column])));
+        }
+        _mm512_storeu_ps(out + key, most);
+    }
+}
+
 const struct attention_tile_ops attention_decode_avx512 = {.columns_most = COLUMNS_MOST,
                                                            .dim_stride = 1,
                                                            .column_stride = STRIDE,
                                                            .pack_queries = pack_queries,
                                                            .scores = scores,
                                                            .softmax = softmax,
-                                                           .values = values};
+                                                           .values = values,
+                                                           .peaks = peaks};

@@ -48,6 +48,10 @@ struct attention_tile_ops {
     /* acc[dim, column] = acc * rescale + sum over keys of v * weights. */
     void (*values)(float *acc, const struct attention_block *block, const void *weights,
                    const void *v, int keys, int head_dim, int columns);
+    /* peaks[key] = max(itself, scores * scale - offset[column] over the columns). peaks:
+     * [ATTENTION_KEYS], also past `keys`; offset: [ATTENTION_LANES], huge for absent columns. */
+    void (*peaks)(float *peaks, const float *scores, const float *offset, float scale, int keys,
+                  int columns);
 };
 
 /* Bytes of packed queries, of packed values and of acc; of scores and of weights. */

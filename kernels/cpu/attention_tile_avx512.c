@@ -235,6 +235,26 @@ static void values(float *acc, const struct attention_block *block, const void *
 #undef VALUES
 }
 
+static void peaks(float *out, const float *score, const float *offset, float scale, int keys,
+                  int columns)
+{
+    const __m512 scales = _mm512_set1_ps(scale);
+    for (int key = 0; key < keys; key += VECTOR) {
+        __m512 most[VECTOR];
+#pragma GCC unroll 16
+        for (int i = 0; i < VECTOR; i++) {
+            /* Past the tile's end the last key stands in. */
+            const float *row = score + (key + i < keys ? key + i : keys - 1) * LANES;
+            most[i] = _mm512_set1_ps(ATTENTION_LEAST);
+            for (int col = 0; col < columns; col += VECTOR)
+                most[i] = _mm512_max_ps(most[i], _mm512_fmsub_ps(_mm512_loadu_ps(row + col), scales,
+                                                                 _mm512_loadu_ps(offset + col)));
+        }
+        __m512 peak = fold_lanes(most, false);
+        _mm512_storeu_ps(out + key, _mm512_max_ps(_mm512_loadu_ps(out + key), peak));
+    }
+}
+
 const struct attention_tile_ops attention_tile_avx512 = {.columns_most = LANES,
                                                          .dim_stride = LANES,
                                                          .column_stride = 1,
@@ -242,4 +262,5 @@ const struct attention_tile_ops attention_tile_avx512 = {.columns_most = LANES,
                                                          .pack_values = pack_values,
                                                          .scores = scores,
                                                          .softmax = softmax,
-                                                         .values = values};
+                                                         .values = values,
+                                                         .peaks = peaks};

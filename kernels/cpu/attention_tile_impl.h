@@ -122,6 +122,25 @@ static void values(float *acc, const struct attention_block *block, const void *
     }
 }
 
+static void peaks(float *out, const float *score, const float *offset, float scale, int keys,
+                  int columns)
+{
+    int used = used_vectors(columns) * VECTOR;
+    for (int key = 0; key < keys; key++) {
+        const float *row = score + key * LANES;
+        float most[VECTOR];
+        for (int lane = 0; lane < VECTOR; lane++)
+            most[lane] = out[key];
+        for (int col = 0; col < used; col += VECTOR)
+            for (int lane = 0; lane < VECTOR; lane++) {
+                float value = row[col + lane] * scale - offset[col + lane];
+                most[lane] = value > most[lane] ? value : most[lane];
+            }
+        for (int lane = 0; lane < VECTOR; lane++)
+            out[key] = most[lane] > out[key] ? most[lane] : out[key];
+    }
+}
+
 const struct attention_tile_ops ATTENTION_TILE_TABLE = {.columns_most = LANES,
                                                         .dim_stride = LANES,
                                                         .column_stride = 1,
@@ -129,4 +148,5 @@ const struct attention_tile_ops ATTENTION_TILE_TABLE = {.columns_most = LANES,
                                                         .pack_values = pack_values,
                                                         .scores = scores,
                                                         .softmax = softmax,
-                                                        .values = values};
+                                                        .values = values,
+                                                        .peaks = peaks};

@@ -4,6 +4,7 @@
 #define KERNELS_CPU_ATTENTION_VECTORS_AVX512_H
 
 #include <immintrin.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -33,6 +34,41 @@ INLINE __m512 exp2_fast(__m512 x)
     p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.9314718e-1f));
     p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
     return _mm512_scalef_ps(p, whole);
+}
+
+INLINE __m512 fold_pair(bool is_sum, __m512 a, __m512 b)
+{
+    return is_sum ? _mm512_add_ps(a, b) : _mm512_max_ps(a, b);
+}
+
+/* Lane i of the result is the sum, or else the largest, of all lanes of v[i]: pairs of vectors are folded into one,
+ * halving the number of lanes that belong to each, until one is left. */
+INLINE __m512 fold_lanes(__m512 v[16], bool is_sum)
+{
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+        __m512 low = _mm512_shuffle_f32x4(v[i], v[i + 8], 0x44);
+        __m512 high = _mm512_shuffle_f32x4(v[i], v[i + 8], 0xee);
+        v[i] = fold_pair(is_sum, low, high);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        __m512 low = _mm512_shuffle_f32x4(v[i], v[i + 4], 0x88);
+        __m512 high = _mm512_shuffle_f32x4(v[i], v[i + 4], 0xdd);
+        v[i] = fold_pair(is_sum, low, high);
+    }
+    /* 128-bit groups now belong to keys i, i + 8, i + 4, i + 12. */
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+        __m512 low = _mm512_shuffle_ps(v[i], v[i + 2], 0x44);
+        __m512 high = _mm512_shuffle_ps(v[i], v[i + 2], 0xee);
+        v[i] = fold_pair(is_sum, low, high);
+    }
+    __m512 even = _mm512_shuffle_ps(v[0], v[1], 0x88);
+    __m512 odd = _mm512_shuffle_ps(v[0], v[1], 0xdd);
+    /* Groups (0, 8, 4, 12), in each: i = 0, 2, 1, 3. */
+    const __m512i order = _mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15);
+    return _mm512_permutexvar_ps(order, fold_pair(is_sum, even, odd));
 }
 
 #endif

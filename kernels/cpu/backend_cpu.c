@@ -80,6 +80,13 @@ static const struct kernel_backend backend_cpu = {
     .swiglu = cpu_swiglu,
     .take_rows = cpu_take_rows,
     .logits_top = cpu_logits_top,
+    .block_scores = cpu_block_scores,
+    .observer_lse = cpu_observer_lse,
+    .block_masses = cpu_block_masses,
+    .token_scores = cpu_token_scores,
+    .select = cpu_select,
+    .gather = cpu_gather,
+    .attention_merge = cpu_attention_merge,
 };
 
 const struct kernel_backend *kernel_backend_cpu(void)

@@ -20,6 +20,13 @@ struct cpu_rows {
     void (*rotate)(uint16_t *out, const float *x, const float *table, int half);
     /* Sum of exp(x - most), for x <= most. */
     float (*sum_exp)(const float *x, float most, int cols);
+    /* most = max(most, x - subtract). */
+    void (*raise)(float *most, const float *x, float subtract, int cols);
+    /* x = exp(x), for x <= 88; 0 where float32 has nothing normal left. */
+    void (*exp)(float *x, int cols);
+    /* out = out_share * out + other_share * other, bf16. */
+    void (*blend)(uint16_t *out, float out_share, const uint16_t *other, float other_share,
+                  int cols);
     void (*to_bf16)(uint16_t *out, const float *x, int cols);
     void (*to_float)(float *out, const uint16_t *x, int cols);
 };

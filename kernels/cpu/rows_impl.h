@@ -86,6 +86,28 @@ static void rotate(uint16_t *restrict out, const float *restrict x, const float 
     }
 }
 
+static void raise_to(float *restrict most, const float *restrict x, float subtract, int cols)
+{
+    for (int i = 0; i < cols; i++) {
+        float value = x[i] - subtract;
+        most[i] = value > most[i] ? value : most[i];
+    }
+}
+
+static void exp_row(float *x, int cols)
+{
+    for (int i = 0; i < cols; i++)
+        x[i] = x[i] > -87.0f ? exp_fast(x[i]) : 0.0f;
+}
+
+static void blend(uint16_t *restrict out, float out_share, const uint16_t *restrict other,
+                  float other_share, int cols)
+{
+    for (int i = 0; i < cols; i++)
+        out[i] = bf16_from_float(out_share * bf16_to_float(out[i]) +
+                                 other_share * bf16_to_float(other[i]));
+}
+
 static void to_bf16(uint16_t *restrict out, const float *restrict x, int cols)
 {
     for (int i = 0; i < cols; i++)
@@ -103,5 +125,8 @@ const struct cpu_rows ROWS_TABLE = {.residual_norm = residual_norm,
                                     .norm = norm,
                                     .rotate = rotate,
                                     .sum_exp = sum_exp,
+                                    .raise = raise_to,
+                                    .exp = exp_row,
+                                    .blend = blend,
                                     .to_bf16 = to_bf16,
                                     .to_float = to_float};
