@@ -17,18 +17,24 @@
 
 struct comm_ops;
 
+enum { COMM_RANKS_MAX = 256 };
+
 /* An implementation embeds this as the first member of its own group type. */
 struct comm_group {
     const struct comm_ops *ops;
     int rank;
     int ranks;
+    /* Parts of a sum that each rank's contribution already holds, in the order of the ranks:
+     * all_reduce_sum adds them by base/sum_tree.h. 0 counts as 1. Equal on all ranks; set by the
+     * group's user before its first sum. */
+    int parts[COMM_RANKS_MAX];
 };
 
 struct comm_ops {
     const char *name;
 
     /* Sum over ranks, in place. buf: device [count]; bf16 is summed in f32. Every rank gets the
-     * same bits; comm/local and comm/mpi add in the order of the ranks. Waits for peers as long
+     * same bits; comm/local and comm/mpi add by base/sum_tree.h over `parts`. Waits for peers as long
      * as the group's creator said. */
     enum tca_status (*all_reduce_sum)(struct comm_group *group, void *buf, size_t count,
                                       enum kernel_dtype dtype, struct kernel_queue *queue);

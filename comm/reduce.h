@@ -1,17 +1,16 @@
-/* The sum of every rank's buffer, in the order of the ranks: one order for all transports, so that
- * the same ranks give the same bits on every rank and by every transport. */
+/* The sum of every rank's buffer, in one order for all transports (base/sum_tree.h), so that the same
+ * parts give the same bits on every rank, by every transport, and for every number of ranks. */
 #ifndef COMM_REDUCE_H
 #define COMM_REDUCE_H
 
-#include "kernels/backend.h"
+#include "comm/group.h"
 
 #include <stddef.h>
 
-enum { COMM_RANKS_MAX = 256 };
-
 /* out[i] = sources[0][i] + sources[1][i] + .., added in f32, rounded to `dtype` once.
- * sources[ranks], out: host [count]; out may be one of the sources. */
-void reduce_sum(void *out, const void *const *sources, int ranks, size_t count,
+ * sources[group->ranks], out: host [count]; out may be one of the sources. The tree is that over
+ * group->parts; where a rank holds no whole subtree, the nearest cut between ranks serves. */
+void reduce_sum(void *out, const void *const *sources, const struct comm_group *group, size_t count,
                 enum kernel_dtype dtype);
 
 /* First element of the part of [0, count) that `rank` of `ranks` reduces; rank == ranks: the end.

@@ -101,6 +101,13 @@ struct kernel_backend {
     enum tca_status (*weight_create)(struct kernel_queue *queue, const uint16_t *host_rows,
                                      int rows, int cols, bool keep_rows,
                                      struct kernel_weight **weight_out);
+    /* Optional. weight_create for a matrix whose `linear` is to be the sum of the products over
+     * `parts` runs of columns, part_cols (host [parts], cols in all), added by base/sum_tree.h: a
+     * matrix that is cut over ranks between its parts then gives the bits of the whole one. NULL:
+     * the backend adds in an order of its own. */
+    enum tca_status (*weight_create_parts)(struct kernel_queue *queue, const uint16_t *host_rows,
+                                           int rows, const int *part_cols, int parts,
+                                           struct kernel_weight **weight_out);
     void (*weight_destroy)(struct kernel_queue *queue, struct kernel_weight *weight);
     size_t (*weight_bytes)(const struct kernel_weight *weight);
 

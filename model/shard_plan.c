@@ -19,6 +19,11 @@ static int cut(int total, int heads, int all_heads)
     return (int)((int64_t)(total / SPLIT_UNIT) * heads / all_heads) * SPLIT_UNIT;
 }
 
+int shard_plan_ffn_first(const struct model_config *config, int kv_head)
+{
+    return cut(config->ffn, kv_head, config->kv_heads);
+}
+
 enum tca_status shard_plan_make(const struct model_config *config, int rank, int ranks,
                                 struct shard *shard_out, struct tca_error *error)
 {

@@ -121,6 +121,18 @@ static enum tca_status create_lists(struct model_shard *shard, struct tca_error 
     return TCA_OK;
 }
 
+/* Tell the group how many KV heads' sums each rank brings. */
+static enum tca_status order_sums(struct model_shard *shard, struct tca_error *error)
+{
+    for (int rank = 0; rank < shard->group->ranks; rank++) {
+        struct shard other;
+
+        TCA_TRY(shard_plan_make(&shard->config, rank, shard->group->ranks, &other, error));
+        shard->group->parts[rank] = other.kv_heads;
+    }
+    return TCA_OK;
+}
+
 static enum tca_status create_parts(struct model_shard *shard,
                                     const struct model_shard_options *options,
                                     struct tca_error *error)
@@ -130,6 +142,7 @@ static enum tca_status create_parts(struct model_shard *shard,
     TCA_TRY(model_config_read(options->model_folder, &shard->config, error));
     TCA_TRY(shard_plan_make(&shard->config, shard->group->rank, shard->group->ranks,
                             &shard->facts.shard, error));
+    TCA_TRY(order_sums(shard, error));
     status =
         options->backend->queue_create(options->device, options->threads, &shard->device.queue);
     if (status != TCA_OK)

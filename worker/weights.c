@@ -107,9 +107,32 @@ static enum tca_status read_matrix_part(const struct loader *loader, const struc
     return TCA_OK;
 }
 
+/* What a matrix is made into: one product, or one a KV head of this rank whose sum is the product. */
+struct matrix_use {
+    bool keep_rows; /* serves embed */
+    int sums;       /* 0: one product */
+    int *sum_cols;  /* borrowed [sums] */
+};
+
+static const struct matrix_use plain_use = {0};
+static const struct matrix_use table_use = {.keep_rows = true};
+
+static enum tca_status create_matrix(const struct device *device, const uint16_t *host, int rows,
+                                     int cols, const struct matrix_use *use,
+                                     struct kernel_weight **weight_out)
+{
+    const struct kernel_backend *backend = device->backend;
+
+    if (use->sums > 1 && backend->weight_create_parts != NULL)
+        return backend->weight_create_parts(device->queue, host, rows, use->sum_cols, use->sums,
+                                            weight_out);
+    return backend->weight_create(device->queue, host, rows, cols, use->keep_rows, weight_out);
+}
+
 /* Stack `count` parts of equal width into one device matrix. */
 static enum tca_status load_matrix(const struct loader *loader, const struct tensor_part *parts,
-                                   int count, bool keep_rows, struct kernel_weight **weight_out)
+                                   int count, const struct matrix_use *use,
+                                   struct kernel_weight **weight_out)
 {
     const struct device *device = &loader->weights->device;
     enum tca_status status = TCA_OK;
@@ -129,8 +152,7 @@ static enum tca_status load_matrix(const struct loader *loader, const struct ten
         next += parts[i].rows * parts[i].cols;
     }
     if (status == TCA_OK) {
-        status = device->backend->weight_create(device->queue, host, (int)rows, (int)parts[0].cols,
-                                                keep_rows, weight_out);
+        status = create_matrix(device, host, (int)rows, (int)parts[0].cols, use, weight_out);
         if (status == TCA_OK)
             loader->weights->bytes += device->backend->weight_bytes(*weight_out);
         else
@@ -185,6 +207,36 @@ static enum tca_status load_vector(struct loader *loader, const struct tensor_pa
     return place_vector(loader, loader->staging, filled, vector_out);
 }
 
+/* A matrix whose columns belong to this rank's KV heads, head h's from first_col(h): their products
+ * are added in one order on any number of ranks (base/sum_tree.h). */
+static enum tca_status load_summed(const struct loader *loader, const struct tensor_part *matrix,
+                                   int (*first_col)(const struct model_config *, int kv_head),
+                                   struct kernel_weight **weight_out)
+{
+    const struct shard *shard = loader->shard;
+    int *cols = malloc((size_t)shard->kv_heads * sizeof(*cols));
+    struct matrix_use use = {.sum_cols = cols};
+    enum tca_status status;
+
+    if (cols == NULL)
+        return tca_fail(loader->error, TCA_ERR_NO_MEMORY, "no memory to read %s", matrix->name);
+    for (int i = 0; i < shard->kv_heads; i++) {
+        int head = shard->kv_head_first + i;
+
+        cols[use.sums] = first_col(loader->config, head + 1) - first_col(loader->config, head);
+        use.sums += cols[use.sums] > 0;
+    }
+    status = load_matrix(loader, matrix, 1, &use, weight_out);
+    free(cols);
+    return status;
+}
+
+/* First input column of o_proj that belongs to a KV head's query heads. */
+static int attended_first(const struct model_config *config, int kv_head)
+{
+    return kv_head * (config->q_heads / config->kv_heads) * config->head_dim;
+}
+
 static struct tensor_part whole_vector(const char *name, int64_t cols)
 {
     return (struct tensor_part){.name = name, .full_cols = cols, .rows = 1, .cols = cols};
@@ -235,7 +287,7 @@ static enum tca_status load_attention(struct loader *loader, struct layer_weight
                                  .cols = qkv[0].rows};
 
     TCA_TRY(load_vector(loader, &norm, 1, 1.0F, &layer->attention_norm));
-    TCA_TRY(load_matrix(loader, qkv, FUSED_PARTS, false, &layer->qkv));
+    TCA_TRY(load_matrix(loader, qkv, FUSED_PARTS, &plain_use, &layer->qkv));
     if (config->has_qkv_bias) {
         struct tensor_part bias[FUSED_PARTS] = {
             head_bias(qkv[0], "self_attn.q_proj.bias"),
@@ -252,7 +304,7 @@ static enum tca_status load_attention(struct loader *loader, struct layer_weight
         TCA_TRY(load_vector(loader, &q_norm, 1, 1.0F, &layer->q_norm));
         TCA_TRY(load_vector(loader, &k_norm, 1, 1.0F, &layer->k_norm));
     }
-    return load_matrix(loader, &o_proj, 1, false, &layer->o_proj);
+    return load_summed(loader, &o_proj, attended_first, &layer->o_proj);
 }
 
 static enum tca_status load_ffn(struct loader *loader, struct layer_weights *layer)
@@ -276,8 +328,8 @@ static enum tca_status load_ffn(struct loader *loader, struct layer_weights *lay
 
     gate_up[1].name = "mlp.up_proj.weight";
     TCA_TRY(load_vector(loader, &norm, 1, 1.0F, &layer->ffn_norm));
-    TCA_TRY(load_matrix(loader, gate_up, 2, false, &layer->gate_up));
-    return load_matrix(loader, &down, 1, false, &layer->down);
+    TCA_TRY(load_matrix(loader, gate_up, 2, &plain_use, &layer->gate_up));
+    return load_summed(loader, &down, shard_plan_ffn_first, &layer->down);
 }
 
 static enum tca_status load_rope(struct loader *loader)
@@ -301,12 +353,12 @@ static enum tca_status load_vocabulary(struct loader *loader)
                                .cols = config->hidden};
     struct tensor_part norm = whole_vector("model.norm.weight", config->hidden);
 
-    TCA_TRY(load_matrix(loader, &rows, 1, true, &weights->embedding));
+    TCA_TRY(load_matrix(loader, &rows, 1, &table_use, &weights->embedding));
     if (config->has_tied_embeddings) {
         weights->lm_head = weights->embedding;
     } else {
         rows.name = "lm_head.weight";
-        TCA_TRY(load_matrix(loader, &rows, 1, false, &weights->lm_head));
+        TCA_TRY(load_matrix(loader, &rows, 1, &plain_use, &weights->lm_head));
     }
     return load_vector(loader, &norm, 1, 1.0F, &weights->final_norm);
 }

@@ -140,7 +140,7 @@ static void reduce_own_slice(const struct local_group *group, size_t count, enum
 
     for (int rank = 0; rank < world->ranks; rank++)
         sources[rank] = (const char *)world->call[rank].buf + first * bytes;
-    reduce_sum(sum, sources, world->ranks, end - first, dtype);
+    reduce_sum(sum, sources, &group->base, end - first, dtype);
     for (int rank = 1; rank < world->ranks; rank++)
         memcpy((char *)world->call[rank].buf + first * bytes, sum, (end - first) * bytes);
 }

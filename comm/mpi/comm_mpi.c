@@ -1,5 +1,5 @@
 /* Everything is sent point to point, so that every wait can be polled against a deadline and sums
- * are added in the order of the ranks. All-reduce: a short message goes to every peer whole, one
+ * are added in one order (comm/reduce.h). All-reduce: a short message goes to every peer whole, one
  * latency in all; a long one is cut into a slice a rank (reduce-scatter, then all-gather), which
  * moves the fewest bytes.
  *
@@ -197,7 +197,7 @@ static enum tca_status exchange_and_sum(struct mpi_group *group, struct slice ow
         if (peer != group->base.rank)
             TCA_TRY(post_send(group, peer, sends[peer].data, sends[peer].bytes, TAG_REDUCE));
     TCA_TRY(wait_for_data(group, own.bytes * (size_t)group->base.ranks));
-    reduce_sum(own.data, sources, group->base.ranks, own.bytes / reduce_element_bytes(dtype),
+    reduce_sum(own.data, sources, &group->base, own.bytes / reduce_element_bytes(dtype),
                dtype);
     return TCA_OK;
 }

@@ -4,7 +4,8 @@
  * c % group. A part of the work is up to TASK_BLOCKS blocks of columns against a range of keys;
  * keys are walked in tiles, each packed once for all blocks. When there are too few columns to
  * occupy the threads (decoding), the keys are split too, and the partial sums merged. How the
- * keys are split depends on the work alone: any number of threads gives the same bits. */
+ * keys are split depends on the item and the group's size alone: any number of threads, of heads
+ * and of other items gives the same bits. */
 #include "base/log.h"
 #include "kernels/cpu/attention_tile.h"
 #include "kernels/cpu/cpu_queue.h"
@@ -18,8 +19,8 @@
 enum {
     LANES = ATTENTION_LANES,
     TASK_BLOCKS = 4,
-    TASKS_WANTED = 32, /* fewer than this are split by keys */
-    SPLIT_KEYS = 1024  /* but not below this */
+    TASKS_WANTED = 8, /* of an item and KV head; fewer are split by keys */
+    SPLIT_KEYS = 1024 /* but not below this */
 };
 
 struct task {
@@ -386,13 +387,19 @@ static int tiles_of(const struct attention_job *job, const struct attention_item
     return (item->queries * job->group + TASK_BLOCKS * LANES - 1) / (TASK_BLOCKS * LANES);
 }
 
+static int splits_wanted(const struct attention_job *job, const struct attention_item *item)
+{
+    int tiles = tiles_of(job, item);
+    return tiles == 0 ? 1 : (TASKS_WANTED + tiles - 1) / tiles;
+}
+
 /* Append the tasks of one item's columns for one KV head. */
-static void plan_tile(struct attention_job *job, struct task task, int splits_wanted)
+static void plan_tile(struct attention_job *job, struct task task)
 {
     int64_t keys = task_keys(job, &task);
     int64_t splits = (keys + SPLIT_KEYS - 1) / SPLIT_KEYS;
-    if (splits > splits_wanted)
-        splits = splits_wanted;
+    if (splits > splits_wanted(job, task.item))
+        splits = splits_wanted(job, task.item);
     if (splits < 1)
         splits = 1;
     struct task *first = &job->tasks[job->task_count];
@@ -416,13 +423,15 @@ static void plan_tile(struct attention_job *job, struct task task, int splits_wa
 static enum tca_status plan(struct attention_job *job, const struct attention_item *items,
                             int item_count)
 {
-    int tiles = 0;
-    for (int i = 0; i < item_count; i++)
-        tiles += tiles_of(job, &items[i]) * job->shape->kv_heads;
+    int tiles = 0, tasks = 0;
+    for (int i = 0; i < item_count; i++) {
+        int item_tiles = tiles_of(job, &items[i]) * job->shape->kv_heads;
+        tiles += item_tiles;
+        tasks += item_tiles * splits_wanted(job, &items[i]);
+    }
     if (tiles == 0)
         return TCA_OK;
-    int splits = (TASKS_WANTED + tiles - 1) / tiles;
-    job->tasks = calloc((size_t)tiles * (size_t)splits, sizeof(*job->tasks));
+    job->tasks = calloc((size_t)tasks, sizeof(*job->tasks));
     job->merges = calloc((size_t)tiles, sizeof(*job->merges));
     if (!job->tasks || !job->merges) {
         log_error("no memory to plan %d tiles of attention", tiles);
@@ -439,7 +448,7 @@ static enum tca_status plan(struct attention_job *job, const struct attention_it
                                     .first_column = first,
                                     .columns =
                                         left < TASK_BLOCKS * LANES ? left : TASK_BLOCKS * LANES};
-                plan_tile(job, task, splits);
+                plan_tile(job, task);
             }
     }
     /* Merges point at runs of tasks, so only unsplit plans are reordered. */

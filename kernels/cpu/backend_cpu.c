@@ -69,6 +69,7 @@ static const struct kernel_backend backend_cpu = {
     .upload = copy,
     .download = copy,
     .weight_create = cpu_weight_create,
+    .weight_create_parts = cpu_weight_create_parts,
     .weight_destroy = cpu_weight_destroy,
     .weight_bytes = cpu_weight_bytes,
     .linear = cpu_linear,

@@ -1,6 +1,7 @@
 /* Matrix products with WEIGHT_ROWS weights, for processors without bf16 instructions: tiles are
  * converted to f32 and multiplied by oneDNN's sgemm. The threads share tiles of the output. */
 #include "base/log.h"
+#include "base/sum_tree.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/rows.h"
 #include "kernels/cpu/weight.h"
@@ -44,6 +45,34 @@ static void write_tile(const struct rows_job *job, const float *tile, int row0, 
     }
 }
 
+/* A tile's operands in f32, [TILE_ROWS, depth] and [TILE_COLS, depth]. */
+struct operands {
+    const struct kernel_weight *weight;
+    const float *x, *w;
+    int rows, cols;
+};
+
+/* tile = the products of parts first .. first + parts - 1, added by the tree; spare: a tile for
+ * every sum under way. */
+static bool multiply_parts(const struct operands *o, int first, int parts, float *tile,
+                           float *spare)
+{
+    if (parts == 1) {
+        const struct weight_part *part = &o->weight->part[first];
+        return dnnl_sgemm('N', 'T', o->rows, o->cols, part->cols, 1.0f, o->x + part->first,
+                          o->weight->cols, o->w + part->first, o->weight->cols, 0.0f, tile,
+                          TILE_COLS) == dnnl_success;
+    }
+    int left = sum_tree_left(parts);
+    if (!multiply_parts(o, first, left, tile, spare) ||
+        !multiply_parts(o, first + left, parts - left, spare, spare + TILE_ROWS * TILE_COLS))
+        return false;
+    for (int row = 0; row < o->rows; row++)
+        for (int col = 0; col < o->cols; col++)
+            tile[row * TILE_COLS + col] += spare[row * TILE_COLS + col];
+    return true;
+}
+
 static void run_tile(void *context, int part, int thread)
 {
     struct rows_job *job = context;
@@ -65,9 +94,8 @@ static void run_tile(void *context, int part, int thread)
                                weight->cols);
 
     omp_set_num_threads(1); /* oneDNN must not start threads of its own */
-    dnnl_status_t status = dnnl_sgemm('N', 'T', rows, cols, weight->cols, 1.0f, x, weight->cols, w,
-                                      weight->cols, 0.0f, tile, TILE_COLS);
-    if (status != dnnl_success)
+    struct operands operands = {.weight = weight, .x = x, .w = w, .rows = rows, .cols = cols};
+    if (!multiply_parts(&operands, 0, weight->parts, tile, tile + TILE_ROWS * TILE_COLS))
         atomic_store(&job->failed, true);
     write_tile(job, tile, row0, rows, col0, cols);
 }
@@ -75,8 +103,9 @@ static void run_tile(void *context, int part, int thread)
 enum tca_status linear_rows(struct cpu_queue *queue, const struct linear_call *call)
 {
     const struct kernel_weight *weight = call->weight;
+    size_t tiles = 1 + (size_t)sum_tree_depth(weight->parts);
     size_t floats =
-        (size_t)(TILE_ROWS + TILE_COLS) * (size_t)weight->cols + (size_t)TILE_ROWS * TILE_COLS;
+        (size_t)(TILE_ROWS + TILE_COLS) * (size_t)weight->cols + tiles * TILE_ROWS * TILE_COLS;
     struct rows_job job = {.kernels = cpu_rows(queue->isa),
                            .call = call,
                            .col_tiles = (weight->rows + TILE_COLS - 1) / TILE_COLS,

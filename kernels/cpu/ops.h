@@ -5,6 +5,9 @@
 #include "kernels/backend.h"
 
 /* weight.c, linear.c */
+enum tca_status cpu_weight_create_parts(struct kernel_queue *queue, const uint16_t *host_rows,
+                                        int rows, const int *part_cols, int parts,
+                                        struct kernel_weight **weight_out);
 enum tca_status cpu_weight_create(struct kernel_queue *base, const uint16_t *host_rows, int rows,
                                   int cols, bool keep_rows, struct kernel_weight **weight_out);
 void cpu_weight_destroy(struct kernel_queue *base, struct kernel_weight *weight);

@@ -5,14 +5,58 @@
 
 #include <math.h>
 
-static void sum_is_added_in_the_order_of_the_ranks(void **state)
+static void sum_is_added_by_the_tree(void **state)
 {
+    const struct comm_group group = {.ranks = 3};
     float a[3] = {1e8F, 1, 2}, b[3] = {-1e8F, 2, 3}, c[3] = {1, 3, 4};
     const void *sources[] = {a, b, c};
 
     (void)state;
-    reduce_sum(c, sources, 3, 3, KERNEL_F32); /* in place of one source */
+    reduce_sum(c, sources, &group, 3, KERNEL_F32); /* in place of one source */
     assert_true(c[0] == 1.0F && c[1] == 6.0F && c[2] == 9.0F);
+}
+
+/* Parts 0 .. 3 on 4 ranks, 3 (2 + 1 + 1) and 2: the same bits, which the order of the ranks would
+ * not give. */
+static void the_number_of_ranks_changes_no_bit(void **state)
+{
+    enum { COUNT = 1000 };
+    static float part[4][COUNT], low[COUNT], high[COUNT], four[COUNT], three[COUNT], two[COUNT];
+    const void *on_four[] = {part[0], part[1], part[2], part[3]};
+    const void *on_three[] = {low, part[2], part[3]}, *on_two[] = {low, high};
+    const struct comm_group group_four = {.ranks = 4};
+    const struct comm_group group_three = {.ranks = 3, .parts = {2, 1, 1}};
+    const struct comm_group group_two = {.ranks = 2, .parts = {2, 2}};
+    const struct comm_group by_rank = {.ranks = 3};
+    bool is_order_seen = false;
+
+    (void)state;
+    for (int i = 0; i < COUNT; i++) {
+        for (int p = 0; p < 4; p++)
+            part[p][i] = sinf((float)(p * COUNT + i)) * powf(10.0F, (float)((p + i) % 5));
+        low[i] = part[0][i] + part[1][i];
+        high[i] = part[2][i] + part[3][i];
+    }
+    reduce_sum(four, on_four, &group_four, COUNT, KERNEL_F32);
+    reduce_sum(three, on_three, &group_three, COUNT, KERNEL_F32);
+    reduce_sum(two, on_two, &group_two, COUNT, KERNEL_F32);
+    assert_memory_equal(four, two, sizeof(four));
+    assert_memory_equal(three, two, sizeof(three));
+    reduce_sum(three, on_three, &by_rank, COUNT, KERNEL_F32);
+    for (int i = 0; i < COUNT; i++)
+        is_order_seen = is_order_seen || three[i] != two[i];
+    assert_true(is_order_seen);
+}
+
+static void parts_that_no_rank_holds_whole_are_still_summed(void **state)
+{
+    const struct comm_group group = {.ranks = 3, .parts = {3, 3, 2}};
+    float a = 1, b = 2, c = 4, sum;
+    const void *sources[] = {&a, &b, &c};
+
+    (void)state;
+    reduce_sum(&sum, sources, &group, 1, KERNEL_F32);
+    assert_true(sum == 7.0F);
 }
 
 static void bf16_is_rounded_once_after_the_sum(void **state)
@@ -20,9 +64,10 @@ static void bf16_is_rounded_once_after_the_sum(void **state)
     /* 256 + 1 + 1 is 258 in bf16's steps of 2; rounding after each addition would lose both. */
     uint16_t a = bf16_from_float(256), b = bf16_from_float(1), c = bf16_from_float(1);
     const void *sources[] = {&a, &b, &c};
+    const struct comm_group group = {.ranks = 3, .parts = {1, 2, 1}};
 
     (void)state;
-    reduce_sum(&a, sources, 3, 1, KERNEL_BF16);
+    reduce_sum(&a, sources, &group, 1, KERNEL_BF16);
     assert_true(bf16_to_float(a) == 258.0F);
 }
 
@@ -67,7 +112,9 @@ static void slices_cover_everything_once(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sum_is_added_in_the_order_of_the_ranks),
+        cmocka_unit_test(sum_is_added_by_the_tree),
+        cmocka_unit_test(the_number_of_ranks_changes_no_bit),
+        cmocka_unit_test(parts_that_no_rank_holds_whole_are_still_summed),
         cmocka_unit_test(bf16_is_rounded_once_after_the_sum),
         cmocka_unit_test(bf16_rounds_to_nearest_even),
         cmocka_unit_test(slices_cover_everything_once),

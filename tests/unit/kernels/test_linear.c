@@ -3,6 +3,8 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/cpu_queue.h"
 
+#include <math.h>
+
 struct linear_case {
     int rows, in, out;
     bool bias;
@@ -81,6 +83,68 @@ static void every_row_count_up_to_33_is_right(void **state)
         }
 }
 
+/* Columns first .. of a matrix, as a rank that holds these parts has them. */
+static void multiply_parts(enum cpu_isa isa, const uint16_t *x, const uint16_t *w,
+                           const int *part_cols, int parts, int first_part, float *out)
+{
+    enum { ROWS = 37, OUT = 150, IN = 214 };
+    const struct kernel_backend *cpu = kernel_backend_cpu();
+    struct kernel_queue *queue;
+    struct kernel_weight *weight;
+    int first = 0, cols = 0;
+    for (int p = 0; p < first_part; p++)
+        first += part_cols[p];
+    for (int p = first_part; p < first_part + parts; p++)
+        cols += part_cols[p];
+    uint16_t *own_x = new_array((size_t)ROWS * (size_t)cols, sizeof(*own_x));
+    uint16_t *own_w = new_array((size_t)OUT * (size_t)cols, sizeof(*own_w));
+    for (int row = 0; row < ROWS; row++)
+        memcpy(own_x + row * cols, x + row * IN + first, (size_t)cols * sizeof(*x));
+    for (int row = 0; row < OUT; row++)
+        memcpy(own_w + row * cols, w + row * IN + first, (size_t)cols * sizeof(*w));
+    assert_int_equal(cpu_queue_create(2, isa, &queue), TCA_OK);
+    assert_int_equal(
+        cpu->weight_create_parts(queue, own_w, OUT, part_cols + first_part, parts, &weight),
+        TCA_OK);
+    assert_int_equal(cpu->linear(queue, out, KERNEL_F32, own_x, weight, NULL, ROWS), TCA_OK);
+    cpu->weight_destroy(queue, weight);
+    cpu_queue_destroy(queue);
+    free(own_w);
+    free(own_x);
+}
+
+/* Five parts on one rank, or four on one and the last on another: the same bits after the sum. */
+static void a_matrix_cut_between_parts_gives_the_bits_of_the_whole(void **state)
+{
+    (void)state;
+    enum { ROWS = 37, OUT = 150, IN = 214, PARTS = 5, COUNT = ROWS * OUT };
+    static const int part_cols[PARTS] = {64, 32, 33, 64, 21};
+    uint64_t random = 3;
+    uint16_t *x = new_bf16s(ROWS * IN, 1, &random), *w = new_bf16s(OUT * IN, 1, &random);
+    float *whole = new_floats(COUNT, &random), *head = new_floats(COUNT, &random);
+    float *tail = new_floats(COUNT, &random);
+    for (size_t isa = 0; isa < 3; isa++) {
+        multiply_parts(isas[isa], x, w, part_cols, PARTS, 0, whole);
+        multiply_parts(isas[isa], x, w, part_cols, PARTS - 1, 0, head);
+        multiply_parts(isas[isa], x, w, part_cols, 1, PARTS - 1, tail);
+        for (int i = 0; i < COUNT; i++)
+            assert_true(whole[i] == head[i] + tail[i]);
+        for (int row = 0; row < ROWS; row++)
+            for (int col = 0; col < OUT; col++) {
+                double sum = 0;
+                for (int k = 0; k < IN; k++)
+                    sum += (double)float_of_bf16(x[row * IN + k]) *
+                           (double)float_of_bf16(w[col * IN + k]);
+                assert_true(fabs((double)whole[row * OUT + col] - sum) < 1e-3);
+            }
+    }
+    free(tail);
+    free(head);
+    free(whole);
+    free(w);
+    free(x);
+}
+
 static void embed_reads_the_rows_of_this_rank(void **state)
 {
     (void)state;
@@ -115,6 +179,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_match_the_reference),
         cmocka_unit_test(every_row_count_up_to_33_is_right),
+        cmocka_unit_test(a_matrix_cut_between_parts_gives_the_bits_of_the_whole),
         cmocka_unit_test(embed_reads_the_rows_of_this_rank),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
