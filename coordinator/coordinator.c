@@ -7,6 +7,7 @@
 #include "coordinator/scheduler.h"
 #include "coordinator/services.h"
 #include "coordinator/timer.h"
+#include "model/shard_plan.h"
 #include "proto/health.h"
 #include "proto/reflection.h"
 
@@ -272,6 +273,17 @@ enum tca_status coordinator_wait(struct coordinator *coordinator, int64_t timeou
 
 /* Starting. */
 
+/* Can so many workers share the model? Said before they are started, not by each of them. */
+static enum tca_status check_workers(const struct coordinator *coordinator, struct tca_error *error)
+{
+    const struct coordinator_options *options = coordinator->options;
+    struct shard shard;
+
+    return options->no_launch
+               ? TCA_OK
+               : shard_plan_make(&coordinator->model, 0, (int)options->workers, &shard, error);
+}
+
 static enum tca_status read_model(struct coordinator *coordinator, struct tca_error *error)
 {
     const struct coordinator_options *options = coordinator->options;
@@ -293,6 +305,7 @@ static enum tca_status read_model(struct coordinator *coordinator, struct tca_er
     coordinator->model_name = name == NULL ? coordinator->model_folder : name + 1;
     folder = options->tokenizer != NULL ? options->tokenizer : coordinator->model_folder;
     TCA_TRY(model_config_read(coordinator->model_folder, &coordinator->model, error));
+    TCA_TRY(check_workers(coordinator, error));
     TCA_TRY(tokenizer_open(folder, &coordinator->tokenizer, error));
     coordinator->chat = chat_format_detect(folder, coordinator->tokenizer);
     vocab = tokenizer_vocab(coordinator->tokenizer);
