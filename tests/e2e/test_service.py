@@ -4,6 +4,7 @@ Usage: test_service.py TCA_COORDINATOR_PROGRAM [unittest arguments]"""
 
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -618,18 +619,6 @@ class Life(ServiceTest):
         self.fails(grpc.StatusCode.UNAVAILABLE, lambda: list(call))
         self.assertEqual(one.wait(), 0)
 
-    def test_a_lost_worker_ends_everything_with_unavailable(self):
-        if not HAS_PROCESSES:
-            self.skipTest("the workers are threads of the coordinator")
-        one = self.start()
-        one.upload(b"Some text to talk about.", document_id="book")
-        asked = one.ask_stream("book", "Go on.", max_tokens=1500, ignore_eos=True)
-        next(event for event in asked if event.HasField("delta"))
-        kill_one_worker(one.process.pid)
-        error = self.fails(grpc.StatusCode.UNAVAILABLE, lambda: list(asked))
-        self.assertIn("RetryInfo", service.details_of(error))
-        self.assertNotEqual(one.wait(), 0)
-
     def test_without_workers_documents_are_taken(self):
         one = self.start(no_launch=True, wait_ready=False)
         self.assertTrue(one.is_serving("tca.v1.Documents"))
@@ -650,27 +639,54 @@ class Life(ServiceTest):
         self.assertEqual(one.wait(), 0)
 
 
-def kill_one_worker(ancestor):
-    """kill -9 one tca-worker among the descendants of a process."""
-    parents, names = {}, {}
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        try:
-            with open(f"/proc/{entry}/stat", encoding="utf-8") as file:
-                text = file.read()
-        except OSError:
-            continue
-        names[int(entry)] = text[text.index("(") + 1:text.rindex(")")]
-        parents[int(entry)] = int(text[text.rindex(")") + 2:].split()[1])
-    for process, name in sorted(names.items(), reverse=True):
-        above = process
-        while above in parents and above != ancestor:
-            above = parents[above]
-        if name == "tca-worker" and above == ancestor:
-            os.kill(process, signal.SIGKILL)
-            return
-    raise RuntimeError("there is no worker to kill")
+class Group(ServiceTest):
+    """Ways to start the workers; test_lost_group.py is about their end."""
+
+    def setUp(self):
+        if not HAS_PROCESSES:
+            self.skipTest("the workers are threads of the coordinator")
+        self.service = None
+
+    def tearDown(self):
+        if self.service is not None:
+            self.service.clean()
+
+    def check(self):
+        fact = corpus.make_facts(1, seed=5)[0]
+        self.service.upload(fact.sentence.encode(), document_id="fact")
+        self.assertIn(fact.answer, self.service.ask("fact", fact.question).text)
+
+    def test_a_command_of_one_s_own_starts_the_workers(self):
+        self.service = Service(PROGRAM, workers=1, launch_command=(
+            'exec mpirun -np "$TCA_WORKERS" --bind-to none --oversubscribe -x TCA_WORKER_SECRET '
+            '"$TCA_WORKER" --coordinator "$TCA_COORDINATOR"'))
+        self.check()
+        self.assertEqual(self.service.stop(), 0)
+
+    def test_a_command_that_fails_ends_the_service(self):
+        self.service = Service(PROGRAM, wait_ready=False, launch_command="exit 3")
+        self.assertNotEqual(self.service.wait(), 0)
+
+    def test_workers_that_somebody_else_starts_are_let_in(self):
+        self.service = Service(PROGRAM, no_launch=True, wait_ready=False)
+        address = self.service.wait_line("workers connect to ").split()[-1]
+        worker = os.path.join(os.path.dirname(PROGRAM), "tca-worker")
+        mpirun = service.SOURCE / "tests" / "support" / "mpirun.sh"
+        group = subprocess.Popen([mpirun, "2", worker, "--coordinator", address, "--secret-file",
+                                  os.path.join(self.service.state, "worker-secret")])
+        self.service.wait_line("ready")
+        self.check()
+        self.assertEqual(self.service.stop(), 0)
+        self.assertEqual(group.wait(LIMIT_S), 0)
+
+    def test_a_folder_that_is_no_model_is_named(self):
+        with tempfile.TemporaryDirectory() as folder:
+            with self.assertRaisesRegex(RuntimeError, "ended with 1"):
+                Service(PROGRAM, model=folder)
+
+    def test_more_workers_than_kv_heads_are_refused(self):
+        with self.assertRaisesRegex(RuntimeError, "ended with 1"):
+            Service(PROGRAM, workers=5)
 
 
 if __name__ == "__main__":

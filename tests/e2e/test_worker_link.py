@@ -1,0 +1,437 @@
+"""The coordinator against a worker group that follows a script: who is let in, what travels on the
+control link, and what clients see of a group that fails, lies, is late or goes.
+
+Usage: test_worker_link.py TCA_COORDINATOR_PROGRAM [unittest arguments]"""
+
+import os
+import queue
+import struct
+import sys
+import threading
+import time
+import unittest
+
+import service
+from service import LIMIT_S, Service, Stubs, pb, states
+
+import grpc
+
+with Stubs("control") as (control, control_grpc):
+    pass
+
+PROGRAM = sys.argv[1]
+Code = grpc.StatusCode
+CAPACITY = 64 * 100
+
+
+class Group:
+    """One Attach stream."""
+
+    version = b""  # the coordinator's, once one has started
+
+    def __init__(self, address):
+        self.channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+        self.outgoing = queue.Queue()
+        self.incoming = queue.Queue()
+        self.call = control_grpc.ControlStub(self.channel).Attach(iter(self.outgoing.get, None))
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        try:
+            for message in self.call:
+                self.incoming.put(message)
+        except grpc.RpcError as error:
+            self.incoming.put(error)
+        self.incoming.put(None)
+
+    def send(self, **body):
+        self.outgoing.put(control.WorkerMessage(**body))
+
+    def receive(self, kind):
+        """The next message, which is of this kind."""
+        message = self.incoming.get(timeout=LIMIT_S)
+        if not isinstance(message, control.CoordinatorMessage):
+            raise AssertionError(f"{kind} was expected, but the stream ended: {message!r}")
+        assert message.WhichOneof("body") == kind, (kind, message)
+        return getattr(message, kind)
+
+    def end(self):
+        """How the coordinator has ended the stream."""
+        while (message := self.incoming.get(timeout=LIMIT_S)) is not None:
+            if isinstance(message, grpc.RpcError):
+                return message
+        return None
+
+    def hello(self, secret, version=None, ranks=2):
+        self.send(hello=control.Hello(secret=secret, version=version or Group.version, ranks=ranks))
+
+    def ready(self, capacity=CAPACITY, ranks=2):
+        self.send(ready=control.Ready(
+            fingerprint=b"f" * 64, kv_capacity_tokens=capacity, kv_bytes_per_token=6144,
+            ranks=[control.RankInfo(rank=rank, device=b"script", host=b"here", kv_heads=2)
+                   for rank in range(ranks)]))
+
+    # What a group does.
+
+    def take_document(self):
+        """The key and the tokens of the next document."""
+        opened = self.receive("document_open")
+        return opened.key, self.take_ids(opened.key, opened.token_count, "document_tokens")
+
+    def take_question(self):
+        opened = self.receive("question_open")
+        return opened, self.take_ids(opened.key, opened.token_count, "question_input")
+
+    def take_ids(self, key, count, kind):
+        ids = []
+        while len(ids) < count:
+            message = self.receive(kind)
+            assert message.key == key and 4 <= len(message.token_ids) <= 4 * 65536
+            ids += struct.unpack(f"<{len(message.token_ids) // 4}i", message.token_ids)
+        return ids
+
+    def document_done(self, key, state, **fields):
+        self.send(document_done=control.DocumentDone(key=key, state=state, **fields))
+
+    def serve_document(self):
+        key, ids = self.take_document()
+        self.document_done(key, control.DocumentDone.READY)
+        return key, ids
+
+    def close_document(self, key):
+        assert self.receive("document_close").key == key
+        self.document_done(key, control.DocumentDone.CLOSED)
+
+    def tokens(self, key, ids):
+        self.send(question_tokens=control.QuestionTokens(
+            key=key, tokens=[control.SampledToken(token_id=token) for token in ids]))
+
+    def question_done(self, key, reason=control.QuestionDone.EOS, **fields):
+        self.send(question_done=control.QuestionDone(key=key, reason=reason, **fields))
+
+
+class WorkerLink(unittest.TestCase):
+    def setUp(self):
+        self.service = None
+
+    def tearDown(self):
+        self.service.clean()
+
+    def start(self, **settings):
+        self.service = Service(PROGRAM, wait_ready=False, no_launch=True, **settings)
+        self.workers = self.service.wait_line("workers connect to ").split()[-1]
+        with open(os.path.join(self.service.state, "worker-secret"), "rb") as file:
+            self.secret = file.read()
+        Group.version = self.service.info().version.encode()
+
+    def start_ready(self, capacity=CAPACITY, **settings):
+        self.start(**settings)
+        group = Group(self.workers)
+        group.hello(self.secret)
+        group.receive("welcome")
+        group.ready(capacity)
+        self.service.wait_line("ready")
+        return group
+
+    def background(self, call):
+        """Run a call in a thread; gives a function that waits for its result or its error."""
+        results = queue.Queue()
+
+        def run():
+            try:
+                results.put(call())
+            except grpc.RpcError as error:
+                results.put(error)
+
+        threading.Thread(target=run, daemon=True).start()
+        return lambda: results.get(timeout=LIMIT_S)
+
+    def ids_of(self, text):
+        return list(self.service.generation.Tokenize(pb.TokenizeRequest(text=text)).token_ids)
+
+    # Who is let in.
+
+    def test_only_one_group_with_the_secret_and_the_version_is_let_in(self):
+        self.start(workers=1)
+        self.assertEqual(os.stat(os.path.join(self.service.state, "worker-secret")).st_mode & 0o777,
+                         0o600)
+        for secret, version, code in ((b"wrong", None, Code.UNAUTHENTICATED),
+                                      (b"", None, Code.UNAUTHENTICATED),
+                                      (self.secret + b"x", None, Code.UNAUTHENTICATED),
+                                      (self.secret[:-1], None, Code.UNAUTHENTICATED),
+                                      (self.secret, b"0.0.9", Code.FAILED_PRECONDITION)):
+            group = Group(self.workers)
+            group.hello(secret, version)
+            self.assertEqual(group.end().code(), code, (secret, version))
+        group = Group(self.workers)
+        group.ready()
+        self.assertEqual(group.end().code(), Code.INVALID_ARGUMENT)
+
+        first = Group(self.workers)
+        first.hello(self.secret)
+        first.receive("welcome")
+        second = Group(self.workers)
+        second.hello(self.secret)
+        self.assertEqual(second.end().code(), Code.FAILED_PRECONDITION)
+        self.assertFalse(self.service.is_serving())
+        first.ready()
+        self.service.wait_line("ready")
+        self.assertTrue(self.service.is_serving())
+        stopped = self.background(self.service.stop)
+        first.receive("stop")
+        first.outgoing.put(None)
+        self.assertEqual(stopped(), 0)
+
+    def test_the_public_port_does_not_know_the_control_link(self):
+        self.start()
+        group = Group(self.service.address)
+        group.hello(self.secret)
+        self.assertEqual(group.end().code(), Code.UNIMPLEMENTED)
+
+    def test_the_group_is_told_the_settings(self):
+        self.start(threads=3, chunk=256, kv_memory="5M", max_running=7, max_tokens=5000,
+                   dense_below=100, weights="dummy", device="cpu")
+        group = Group(self.workers)
+        group.hello(self.secret)
+        welcome = group.receive("welcome")
+        self.assertEqual(welcome, control.Welcome(
+            model_folder=str(service.NEEDLE).encode(), device=b"cpu", threads=3,
+            kv_memory_bytes=5 << 20, chunk_tokens=256, dense_below_tokens=100, dummy_weights=True,
+            max_sequences=7, max_tokens=5000))
+
+    # Documents.
+
+    def test_tokens_travel_whole_and_in_order(self):
+        group = self.start_ready()
+        group_ids = [(7 * number) % 4096 for number in range(3000)]
+        data = struct.pack("<3000i", *group_ids)
+        uploaded = self.background(lambda: self.service.upload(
+            data, chunk_bytes=1000, document_id="ids", encoding=pb.UploadHeader.TOKEN_IDS_U32LE))
+        key, ids = group.take_document()
+        self.assertEqual(ids, group_ids)
+        for done in (1000, 2000):
+            group.send(document_progress=control.DocumentProgress(key=key, tokens_done=done))
+        group.document_done(key, control.DocumentDone.READY)
+        events = uploaded()
+        self.assertEqual(states(events)[-1], "READY")
+        self.assertIn(2000, [event.progress.tokens_done for event in events])
+        self.assertEqual(events[-1].document.kv_bytes, 47 * 64 * 6144)
+
+    def test_a_million_tokens_travel_in_messages_of_bounded_size(self):
+        group = self.start_ready(capacity=2_000_000)
+        group_ids = [number * 31 % 4096 for number in range(1_000_000)]
+        uploaded = self.background(lambda: self.service.upload(
+            struct.pack("<1000000i", *group_ids), chunk_bytes=1 << 20, document_id="million",
+            encoding=pb.UploadHeader.TOKEN_IDS_U32LE))
+        key, ids = group.take_document()
+        self.assertEqual(ids, group_ids)
+        group.document_done(key, control.DocumentDone.READY)
+        self.assertEqual(uploaded()[-1].document.token_count, 1_000_000)
+
+    def test_a_document_that_the_group_cannot_take_fails(self):
+        group = self.start_ready()
+        uploaded = self.background(lambda: self.service.upload(b"Some text.", document_id="book"))
+        key, _ = group.take_document()
+        group.document_done(key, control.DocumentDone.FAILED, code=Code.RESOURCE_EXHAUSTED.value[0],
+                            message=b"no memory today")
+        error = uploaded()
+        self.assertEqual((error.code(), error.details()),
+                         (Code.RESOURCE_EXHAUSTED, "no memory today"))
+        self.assertEqual(self.service.state_of("book"), "FAILED")
+        self.assertEqual(self.service.info().kv_used_tokens, 0)
+
+    def test_delete_waits_for_questions_and_memory(self):
+        group = self.start_ready()
+        uploaded = self.background(lambda: self.service.upload(b"Some text.", document_id="book"))
+        key, _ = group.serve_document()
+        uploaded()
+        asked = self.background(lambda: self.service.ask("book", "Who?"))
+        question, _ = group.take_question()
+        self.assertEqual(question.document_key, key)
+        deleted = self.background(lambda: self.service.delete("book"))
+        self.assertEqual(asked().code(), Code.ABORTED)
+        self.assertEqual(group.receive("question_cancel").key, question.key)
+        self.assertEqual(self.service.state_of("book"), "DELETING")
+        group.tokens(question.key, [100])  # crossed the cancel
+        group.question_done(question.key, control.QuestionDone.CANCELLED)
+        group.close_document(key)
+        self.assertIsNone(deleted())
+        self.assertEqual(self.service.info().kv_used_tokens, 0)
+
+    def test_a_prefill_that_ends_while_it_is_cancelled_is_freed_once(self):
+        group = self.start_ready()
+        uploaded = self.background(lambda: self.service.upload(b"Some text.", document_id="book"))
+        key, _ = group.take_document()
+        deleted = self.background(lambda: self.service.delete("book"))
+        self.assertEqual(group.receive("document_close").key, key)
+        group.document_done(key, control.DocumentDone.READY)  # crossed the close
+        group.document_done(key, control.DocumentDone.CLOSED)
+        group.document_done(key, control.DocumentDone.CLOSED)  # of a key that is gone
+        self.assertIsNone(deleted())
+        self.assertEqual(uploaded().code(), Code.ABORTED)
+        self.assertEqual(self.service.info().kv_used_tokens, 0)
+
+    def test_a_stored_document_waits_until_its_memory_is_free(self):
+        group = self.start_ready()  # 5,760 tokens for documents
+        keys = {}
+        for document_id in ("one", "two"):
+            data = struct.pack("<3000i", *range(3000))
+            uploaded = self.background(lambda: self.service.upload(
+                data, document_id=document_id, encoding=pb.UploadHeader.TOKEN_IDS_U32LE))
+            if keys:
+                self.assertEqual(group.receive("document_close").key, keys["one"])
+                self.assertEqual(self.service.state_of("one"), "STORED")
+                self.assertEqual(self.service.state_of("two"), "QUEUED")
+                group.document_done(keys["one"], control.DocumentDone.CLOSED)
+            keys[document_id], _ = group.serve_document()
+            uploaded()
+
+    # Questions.
+
+    def question_over(self, group, **fields):
+        uploaded = self.background(lambda: self.service.upload(b"Some text.", document_id="book"))
+        group.serve_document()
+        uploaded()
+        asked = self.background(lambda: self.service.ask("book", "Who?", **fields))
+        opened, ids = group.take_question()
+        return asked, opened, ids
+
+    def test_a_question_is_passed_on_as_it_was_asked(self):
+        group = self.start_ready()
+        asked, opened, ids = self.question_over(
+            group, max_tokens=9, logprobs=2, sampling=pb.SamplingParams(
+                temperature=0.5, top_k=4, top_p=0.75, min_p=0.25, seed=77, repetition_penalty=1.5))
+        wanted = control.QuestionOpen(
+            key=opened.key, document_key=opened.document_key, token_count=len(ids), max_tokens=9,
+            end_token=[2], temperature=0.5, top_k=4, top_p=0.75, min_p=0.25, seed=77,
+            repetition_penalty=1.5, logprobs=2, report_logprobs=True)
+        self.assertEqual(opened, wanted)
+        self.assertEqual(ids[-3:], self.service.generation.Tokenize(pb.TokenizeRequest(
+            text="<|im_start|>assistant\n", parse_special=True)).token_ids[-3:])
+        group.send(question_progress=control.QuestionProgress(key=opened.key, tokens_done=3))
+        group.send(question_tokens=control.QuestionTokens(key=opened.key, tokens=[
+            control.SampledToken(token_id=300, logprob=-0.5, top=[
+                control.TokenChance(token_id=300, logprob=-0.5),
+                control.TokenChance(token_id=301, logprob=-1.5)])]))
+        group.question_done(opened.key, question_ms=5, decode_ms=6, core_cache_bytes=7,
+                            full_kv_bytes=8, exchanged_bytes=9, kept_share=0.5,
+                            kept_mass_mean=0.75, kept_mass_min=0.25)
+        answer = asked()
+        self.assertEqual(answer.kinds, ["accepted", "progress", "delta", "finished"])
+        self.assertEqual(answer.token_ids, [300])
+        self.assertEqual([(chance.token_id, chance.logprob) for chance in answer.logprobs[0].top],
+                         [(300, -0.5), (301, -1.5)])
+        usage = answer.usage
+        self.assertEqual((usage.question_ms, usage.decode_ms, usage.core_cache_bytes,
+                          usage.full_kv_bytes, usage.exchanged_bytes, usage.kept_share,
+                          usage.kept_mass_mean, usage.kept_mass_min),
+                         (5, 6, 7, 8, 9, 0.5, 0.75, 0.25))
+
+    def test_greedy_and_ignore_eos(self):
+        group = self.start_ready()
+        asked, opened, _ = self.question_over(group, ignore_eos=True)
+        self.assertEqual((list(opened.end_token), opened.temperature, opened.top_p,
+                          opened.repetition_penalty, opened.max_tokens, opened.report_logprobs),
+                         ([], 0.0, 1.0, 1.0, 256, False))
+        group.question_done(opened.key, control.QuestionDone.LENGTH)
+        self.assertEqual(asked().reason, "LENGTH")
+
+    def test_a_stop_string_over_three_tokens_is_found(self):
+        group = self.start_ready()
+        asked, opened, _ = self.question_over(group, stop=["brown fox"])
+        ids = self.ids_of("The quick brown fox jumps over the lazy dog.")
+        for token in ids:
+            group.tokens(opened.key, [token])
+        self.assertEqual(group.receive("question_cancel").key, opened.key)
+        group.question_done(opened.key, control.QuestionDone.CANCELLED)
+        answer = asked()
+        self.assertEqual((answer.text, answer.reason), ("The quick ", "STOP"))
+        self.assertLess(len(answer.token_ids), len(ids))
+
+    def test_an_answer_that_is_complete_while_it_is_cancelled_ends_once(self):
+        group = self.start_ready()
+        asked, opened, _ = self.question_over(group, request_id="r")
+        self.service.generation.Cancel(pb.CancelRequest(request_id="r"), timeout=LIMIT_S)
+        self.assertEqual(group.receive("question_cancel").key, opened.key)
+        group.question_done(opened.key)  # EOS crossed the cancel
+        self.assertEqual(asked().reason, "CANCELLED")
+        self.assertEqual(self.service.info().running, 0)
+
+    def test_a_question_that_the_group_cannot_answer_fails(self):
+        group = self.start_ready()
+        asked, opened, _ = self.question_over(group)
+        group.question_done(opened.key, control.QuestionDone.FAILED,
+                            code=Code.RESOURCE_EXHAUSTED.value[0], message=b"no memory today")
+        error = asked()
+        self.assertEqual((error.code(), error.details()),
+                         (Code.RESOURCE_EXHAUSTED, "no memory today"))
+
+    def test_a_client_that_reads_late_gets_everything(self):
+        group = self.start_ready(capacity=100_000)
+        uploaded = self.background(lambda: self.service.upload(b"Some text.", document_id="book"))
+        group.serve_document()
+        uploaded()
+        call = self.service.ask_stream("book", "Who?", max_tokens=3000)
+        opened, _ = group.take_question()
+        word = self.ids_of(" word")
+        count = 3000 // len(word)
+        for _ in range(count):
+            group.tokens(opened.key, word)
+        group.question_done(opened.key, control.QuestionDone.LENGTH)
+        time.sleep(1)  # nobody reads meanwhile
+        answer = service.Answer(list(call))
+        self.assertEqual(answer.text, " word" * count)
+        self.assertEqual(answer.token_ids, word * count)
+
+    def test_a_question_that_waits_keeps_the_client_s_deadline(self):
+        group = self.start_ready(max_running=1)
+        asked, opened, _ = self.question_over(group)
+        with self.assertRaises(grpc.RpcError) as caught:
+            list(self.service.ask_stream("book", "Who else?", timeout=1))
+        self.assertEqual(caught.exception.code(), Code.DEADLINE_EXCEEDED)
+        group.question_done(opened.key)
+        self.assertEqual(asked().reason, "EOS")
+        deadline = time.monotonic() + LIMIT_S
+        while self.service.info().waiting > 0:
+            self.assertLess(time.monotonic(), deadline)
+        self.assertTrue(group.incoming.empty())  # the one that was too late never came here
+
+    # Groups that fail.
+
+    def lost(self, asked):
+        """What everybody sees once the group is lost."""
+        error = asked()
+        self.assertEqual(error.code(), Code.UNAVAILABLE)
+        self.assertIn("RetryInfo", service.details_of(error))
+        self.assertNotEqual(self.service.wait(), 0)
+
+    def test_a_group_that_goes_is_lost(self):
+        group = self.start_ready()
+        asked, _, _ = self.question_over(group)
+        group.outgoing.put(None)
+        self.lost(asked)
+
+    def test_a_group_that_says_so_is_lost(self):
+        group = self.start_ready()
+        asked, _, _ = self.question_over(group)
+        group.send(group_failed=control.GroupFailed(message=b"rank 1 burns"))
+        self.lost(asked)
+
+    def test_a_group_that_breaks_the_protocol_is_lost(self):
+        group = self.start_ready()
+        asked, _, _ = self.question_over(group)
+        group.ready()
+        self.assertEqual(group.end().code(), Code.INVALID_ARGUMENT)
+        self.lost(asked)
+
+    def test_a_group_with_a_rank_that_does_not_answer_is_lost(self):
+        group = self.start_ready(worker_timeout=5)
+        asked, _, _ = self.question_over(group)
+        group.send(alive=control.Alive(oldest_answer_ms=4999))
+        self.assertTrue(self.service.is_serving())
+        group.send(alive=control.Alive(oldest_answer_ms=5000))
+        self.lost(asked)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0], *sys.argv[2:]], verbosity=2)
