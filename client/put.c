@@ -171,6 +171,8 @@ static int open_file(struct upload *upload)
     upload->file = open(upload->path, O_RDONLY | O_CLOEXEC);
     if (upload->file < 0 || fstat(upload->file, &facts) != 0)
         return fail_on_file(upload, errno);
+    if (S_ISDIR(facts.st_mode)) /* a call that is begun and cancelled holds the id for a moment */
+        return fail_on_file(upload, EISDIR);
     if (!S_ISREG(facts.st_mode))
         return EXIT_DONE;
     upload->total_bytes = (uint64_t)facts.st_size;
