@@ -4,6 +4,7 @@ wrong arguments, files and signals.
 Usage: test_cli.py TCA_COORDINATOR_PROGRAM TCA_PROGRAM [unittest arguments]"""
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -21,6 +22,8 @@ import corpus
 
 PROGRAM, TCA = sys.argv[1:3]
 DONE, REFUSED, USAGE, INTERRUPTED = 0, 1, 2, 130
+ENDLESS = ("--max-tokens", "60000", "--ignore-eos")  # an answer of minutes, unless it is cancelled
+CANCELLED_S = 30
 
 
 class CliTest(unittest.TestCase):
@@ -28,7 +31,7 @@ class CliTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.service = Service(PROGRAM, kv_memory="64M", question_kv=0.3)
+        cls.service = Service(PROGRAM, kv_memory="256M", question_kv=0.75)
         cls.book = corpus.build_bytes(8000, facts=3, seed=3)
         cls.folder = tempfile.TemporaryDirectory(prefix="tca-cli-")
         cls.environment = dict(os.environ, TCA_SERVER=cls.service.address, LC_ALL="C.UTF-8")
@@ -54,6 +57,15 @@ class CliTest(unittest.TestCase):
         self.assertEqual(done.returncode, code, (words, out, err))
         return out, err
 
+    @contextlib.contextmanager
+    def running(self, *words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL):
+        with subprocess.Popen([TCA, *words], env=self.environment, stdout=stdout,
+                              stderr=stderr) as client:
+            try:
+                yield client
+            finally:
+                client.kill()
+
     def json(self, *words, code=DONE, data=b""):
         """Run it with --json: each line is an object, and nothing else is on stdout."""
         out, _ = self.tca(*words, "--json", code=code, data=data)
@@ -74,7 +86,7 @@ class CliTest(unittest.TestCase):
         return [line.split()[0] for line in self.tca("ls")[0].splitlines()[1:]]
 
     def wait_until(self, is_there, what):
-        deadline = time.monotonic() + LIMIT_S
+        deadline = time.monotonic() + CANCELLED_S
         while not is_there():
             self.assertLess(time.monotonic(), deadline, what)
             time.sleep(0.05)
@@ -291,25 +303,21 @@ class Cli(CliTest):
 
     def test_ctrl_c_cancels_the_question_on_the_server(self):
         self.put("talk")
-        command = [TCA, "ask", "talk", "Go on.", "--max-tokens", "3000", "--ignore-eos"]
-        with subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE) as client:
-            self.addCleanup(client.kill)
+        with self.running("ask", "talk", "Go on.", *ENDLESS) as client:
             self.assertTrue(client.stdout.read(1))  # the answer is on its way
             self.assertEqual(self.service.info().running, 1)
             rest = threading.Thread(target=client.stdout.read)
             rest.start()
             client.send_signal(signal.SIGINT)
-            self.assertEqual(client.wait(LIMIT_S), INTERRUPTED)
+            self.assertEqual(client.wait(CANCELLED_S), INTERRUPTED)
             rest.join(LIMIT_S)
         self.wait_until(lambda: self.service.info().running == 0, "the question runs on")
         self.assertEqual(self.service.state_of("talk"), "READY")
 
     def test_ctrl_c_does_not_stop_a_document_that_has_arrived(self):
         path = self.file(corpus.build_bytes(40_000, seed=5).text.encode())
-        with subprocess.Popen([TCA, "put", path, "--id", "left"], env=self.environment,
-                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as client:
-            self.addCleanup(client.kill)
+        with self.running("put", path, "--id", "left", stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE) as client:
             self.addCleanup(lambda: self.tca("rm", "left"))
             for line in client.stderr:
                 if b"prefilling" in line:
@@ -323,23 +331,18 @@ class Cli(CliTest):
 
     def test_a_lost_reader_ends_the_answer(self):
         self.put("pipe")
-        with subprocess.Popen([TCA, "ask", "pipe", "Go on.", "--max-tokens", "3000",
-                               "--ignore-eos"], env=self.environment, stdout=subprocess.PIPE,
-                              stderr=subprocess.DEVNULL) as client:
-            self.addCleanup(client.kill)
+        with self.running("ask", "pipe", "Go on.", *ENDLESS) as client:
             self.assertTrue(client.stdout.read(1))
             client.stdout.close()
-            self.assertEqual(client.wait(LIMIT_S), REFUSED)
+            self.assertEqual(client.wait(CANCELLED_S), REFUSED)
         self.wait_until(lambda: self.service.info().running == 0, "the question runs on")
 
 
 class CliEnd(CliTest):
     def test_drain_ends_the_service(self):
         self.assertEqual(self.tca("health")[0], "SERVING\n")
-        with subprocess.Popen([TCA, "generate", "Hello", "--max-tokens", "3000", "--ignore-eos"],
-                              env=self.environment, stdout=subprocess.PIPE,
-                              stderr=subprocess.DEVNULL) as client:
-            self.addCleanup(client.kill)
+        with self.running("generate", "Hello", "--max-tokens", "3000",
+                          "--ignore-eos") as client:
             self.assertTrue(client.stdout.read(1))
             self.assertEqual(self.tca("drain")[0], "")
             out, _ = self.tca("health", code=REFUSED)

@@ -95,23 +95,25 @@ class Million(unittest.TestCase):
         command = [TCA, "put", "-", "--id", "big", "--server", self.service.address]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
                               stderr=subprocess.DEVNULL) as client:
-            self.addCleanup(client.kill)
-            sent = 0
-            while self.acknowledged() < MIB:
-                piece = self.data[sent:sent + 50_000]
-                client.stdin.write(piece)
-                client.stdin.flush()
-                sent += len(piece)
-                self.assertLess(sent, len(self.data), "nothing is acknowledged")
-                time.sleep(0.03)
-            self.assertLessEqual(self.acknowledged(), sent)
-            time.sleep(PAUSE_S)
-            before = self.acknowledged()
-            client.stdin.write(self.data[sent:sent + 2 * MIB])  # it goes on after the pause
-            client.stdin.flush()
-            self.wait_until(lambda: self.acknowledged() > before, "the upload stands still")
-            client.kill()
-        return sent + 2 * MIB
+            try:
+                return self.feed(client.stdin)
+            finally:
+                client.kill()
+
+    def feed(self, pipe):
+        sent = 0
+        while self.acknowledged() < MIB:
+            sent += pipe.write(self.data[sent:sent + 50_000])
+            pipe.flush()
+            self.assertLess(sent, len(self.data), "nothing is acknowledged")
+            time.sleep(0.03)
+        self.assertLessEqual(self.acknowledged(), sent)
+        time.sleep(PAUSE_S)
+        before = self.acknowledged()
+        sent += pipe.write(self.data[sent:sent + 2 * MIB])
+        pipe.flush()
+        self.wait_until(lambda: self.acknowledged() > before, "the upload stands still")
+        return sent
 
     def resume(self, offset):
         """As fast as it goes, with the largest chunks. The running call, in its prefill."""
