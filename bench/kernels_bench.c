@@ -1,9 +1,13 @@
 /* tca-bench-kernels: how close the CPU kernels come to what the processor can do.
- * Usage: tca-bench-kernels [--threads N] [--json]
+ * Usage: tca-bench-kernels [--threads N] [--sparse] [--json]
+ *
+ * --sparse: instead of the single operations, the attention of one prefill chunk, sparse against
+ * dense, at positions from 8K to 256K, in milliseconds by part.
  *
  * Every figure stands beside the bf16 peak measured in the same second on the same threads: a
  * busy machine lowers both. */
 #include "base/clock.h"
+#include "bench/bench_sparse.h"
 #include "bench/bf16_peak.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/thread_pool.h"
@@ -22,6 +26,7 @@ struct bench {
     struct thread_pool *pool;
     int threads;
     bool is_json;
+    bool is_sparse;
 };
 
 /* Times one call of an operation; flops and bytes are what one call does. */
@@ -201,6 +206,11 @@ static void bench_linear(struct bench *bench, int out, int in)
 static void bench_all(struct bench *bench)
 {
     check(bench->cpu->queue_create(0, bench->threads, &bench->queue));
+    if (bench->is_sparse) {
+        bench_sparse(bench->cpu, bench->queue, bench->threads, bench->is_json);
+        bench->cpu->queue_destroy(bench->queue);
+        return;
+    }
     check(thread_pool_create(bench->threads, &bench->pool));
     bench_attention(bench, 8, 4, 64, 8192, 8192);
     bench_attention(bench, 9, 3, 64, 8192, 8192);
@@ -222,6 +232,7 @@ int main(int argc, char **argv)
 {
     static const struct option options[] = {{"threads", required_argument, NULL, 't'},
                                             {"json", no_argument, NULL, 'j'},
+                                            {"sparse", no_argument, NULL, 's'},
                                             {NULL, 0, NULL, 0}};
     struct bench bench = {.cpu = kernel_backend_cpu(), .threads = 0};
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -229,8 +240,10 @@ int main(int argc, char **argv)
             bench.threads = atoi(optarg);
         else if (option == 'j')
             bench.is_json = true;
+        else if (option == 's')
+            bench.is_sparse = true;
         else
-            die("usage: tca-bench-kernels [--threads N] [--json]");
+            die("usage: tca-bench-kernels [--threads N] [--sparse] [--json]");
     }
     if (bench.threads < 0 || bench.threads > THREADS_MOST)
         die("--threads must be 1 to 256, or 0 for both 1 and 2");
