@@ -175,6 +175,22 @@ static void values(float *acc, const struct attention_block *block, const void *
     }
 }
 
+static void log_sum(float *lse, const struct attention_block *block, const float *score,
+                    float scale, int keys, int columns)
+{
+    for (int column = 0; column < columns; column++) {
+        float most = block->tile_most[column] * scale;
+        __m512 sum = _mm512_setzero_ps();
+        for (int key = 0; key < keys; key += LANES) { /* past the end: masked, far under most */
+            __m512 x = _mm512_loadu_ps(score + column * KEYS + key);
+            x = _mm512_fmsub_ps(x, _mm512_set1_ps(scale), _mm512_set1_ps(most));
+            sum = _mm512_add_ps(sum, exp2_fast(x));
+        }
+        lse[column] = most * 0.693147181f +
+                      _mm512_cvtss_f32(log_fast(_mm512_set1_ps(_mm512_reduce_add_ps(sum))));
+    }
+}
+
 static void peaks(float *out, const float *score, const float *offset, float scale, int keys,
                   int columns)
 {
@@ -196,4 +212,5 @@ const struct attention_tile_ops attention_decode_avx512 = {.columns_most = COLUM
                                                            .scores = scores,
                                                            .softmax = softmax,
                                                            .values = values,
+                                                           .log_sum = log_sum,
                                                            .peaks = peaks};

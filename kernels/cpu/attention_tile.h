@@ -48,6 +48,10 @@ struct attention_tile_ops {
     /* acc[dim, column] = acc * rescale + sum over keys of v * weights. */
     void (*values)(float *acc, const struct attention_block *block, const void *weights,
                    const void *v, int keys, int head_dim, int columns);
+    /* lse[column] = log of the sum over keys of exp(scores * scale), from block->tile_most; scale
+     * is in units of log2, lse in natural ones. Unmasked scores. */
+    void (*log_sum)(float *lse, const struct attention_block *block, const float *scores,
+                    float scale, int keys, int columns);
     /* peaks[key] = max(itself, scores * scale - offset[column] over the columns). peaks:
      * [ATTENTION_KEYS], also past `keys`; offset: [ATTENTION_LANES], huge for absent columns. */
     void (*peaks)(float *peaks, const float *scores, const float *offset, float scale, int keys,

@@ -235,6 +235,30 @@ static void values(float *acc, const struct attention_block *block, const void *
 #undef VALUES
 }
 
+static void log_sum(float *lse, const struct attention_block *block, const float *score,
+                    float scale, int keys, int columns)
+{
+    const __m512 scales = _mm512_set1_ps(scale);
+    for (int col = 0; col < columns; col += VECTOR) {
+        __m512 most = _mm512_mul_ps(_mm512_loadu_ps(block->tile_most + col), scales);
+        __m512 sums[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+        const float *row = score + col;
+        int key = 0;
+        for (; key + 2 <= keys; key += 2, row += 2 * LANES)
+#pragma GCC unroll 2
+            for (int i = 0; i < 2; i++) {
+                __m512 x = _mm512_loadu_ps(row + i * LANES);
+                sums[i] = _mm512_add_ps(sums[i], exp2_fast(_mm512_fmsub_ps(x, scales, most)));
+            }
+        if (key < keys) {
+            __m512 x = _mm512_loadu_ps(row);
+            sums[0] = _mm512_add_ps(sums[0], exp2_fast(_mm512_fmsub_ps(x, scales, most)));
+        }
+        __m512 log = log_fast(_mm512_add_ps(sums[0], sums[1]));
+        _mm512_storeu_ps(lse + col, _mm512_fmadd_ps(most, _mm512_set1_ps(0.693147181f), log));
+    }
+}
+
 static void peaks(float *out, const float *score, const float *offset, float scale, int keys,
                   int columns)
 {
@@ -263,4 +287,5 @@ const struct attention_tile_ops attention_tile_avx512 = {.columns_most = LANES,
                                                          .scores = scores,
                                                          .softmax = softmax,
                                                          .values = values,
+                                                         .log_sum = log_sum,
                                                          .peaks = peaks};

@@ -122,6 +122,21 @@ static void values(float *acc, const struct attention_block *block, const void *
     }
 }
 
+static void log_sum(float *lse, const struct attention_block *block, const float *score,
+                    float scale, int keys, int columns)
+{
+    float most[LANES];
+    float sum[LANES] = {0};
+    int used = used_vectors(columns) * VECTOR;
+    for (int lane = 0; lane < used; lane++)
+        most[lane] = block->tile_most[lane] * scale;
+    for (int key = 0; key < keys; key++)
+        for (int lane = 0; lane < used; lane++)
+            sum[lane] += exp2_fast(score[key * LANES + lane] * scale - most[lane]);
+    for (int lane = 0; lane < used; lane++)
+        lse[lane] = most[lane] * 0.693147181f + log_fast(sum[lane]);
+}
+
 static void peaks(float *out, const float *score, const float *offset, float scale, int keys,
                   int columns)
 {
@@ -149,4 +164,5 @@ const struct attention_tile_ops ATTENTION_TILE_TABLE = {.columns_most = LANES,
                                                         .scores = scores,
                                                         .softmax = softmax,
                                                         .values = values,
+                                                        .log_sum = log_sum,
                                                         .peaks = peaks};

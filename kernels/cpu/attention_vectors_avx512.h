@@ -36,6 +36,23 @@ INLINE __m512 exp2_fast(__m512 x)
     return _mm512_scalef_ps(p, whole);
 }
 
+/* As log_fast() of exp_fast.h. */
+INLINE __m512 log_fast(__m512 x)
+{
+    __m512 exponent = _mm512_getexp_ps(_mm512_mul_ps(x, _mm512_set1_ps(4.0f / 3)));
+    __m512 m = _mm512_scalef_ps(x, _mm512_sub_ps(_mm512_setzero_ps(), exponent));
+    const __m512 one = _mm512_set1_ps(1.0f);
+    __m512 s = _mm512_div_ps(_mm512_sub_ps(m, one), _mm512_add_ps(m, one));
+    __m512 t = _mm512_mul_ps(s, s);
+    __m512 p = _mm512_set1_ps(1.0f / 9);
+    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(1.0f / 7));
+    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(1.0f / 5));
+    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(1.0f / 3));
+    p = _mm512_fmadd_ps(p, t, one);
+    p = _mm512_mul_ps(p, _mm512_add_ps(s, s));
+    return _mm512_fmadd_ps(exponent, _mm512_set1_ps(0.693147181f), p);
+}
+
 INLINE __m512 fold_pair(bool is_sum, __m512 a, __m512 b)
 {
     return is_sum ? _mm512_add_ps(a, b) : _mm512_max_ps(a, b);

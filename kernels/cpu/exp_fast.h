@@ -1,4 +1,4 @@
-/* Exponentials in plain C that the compiler can vectorise. */
+/* Exponentials and logarithms in plain C that the compiler can vectorise. */
 #ifndef KERNELS_CPU_EXP_FAST_H
 #define KERNELS_CPU_EXP_FAST_H
 
@@ -31,6 +31,26 @@ static inline float exp2_fast(float x)
 static inline float exp_fast(float x)
 {
     return exp2_fast(x * 1.44269504f);
+}
+
+/* Natural log of a positive normal number, error under 2e-7 or of the last bits: log(m 2^e) with
+ * m in [0.75, 1.5), and log(m) = 2 artanh((m - 1) / (m + 1)). */
+static inline float log_fast(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof(bits));
+    uint32_t exponent = (bits - 0x3f400000u) & 0xff800000u; /* of x / 0.75 */
+    bits -= exponent;
+    float m;
+    memcpy(&m, &bits, sizeof(m));
+    float s = (m - 1.0f) / (m + 1.0f);
+    float t = s * s;
+    float p = 1.0f / 9;
+    p = p * t + 1.0f / 7;
+    p = p * t + 1.0f / 5;
+    p = p * t + 1.0f / 3;
+    p = p * t + 1.0f;
+    return 2.0f * s * p + (float)((int32_t)exponent / 8388608) * 0.693147181f;
 }
 
 #endif

@@ -43,9 +43,8 @@ struct score_job {
 
 /* One thread's buffers. */
 struct workspace {
-    struct attention_block softmax;
+    struct attention_block most; /* of a tile, for its log_sum */
     _Alignas(64) float scores[ATTENTION_TILE_BYTES / sizeof(float)];
-    _Alignas(64) unsigned char weights[ATTENTION_TILE_BYTES];
     _Alignas(64) float tile_lse[TASK_TILES][LANES];
     _Alignas(64) float offset[LANES];
     _Alignas(64) float peaks[TASK_TILES * ATTENTION_KEYS];
@@ -122,32 +121,23 @@ static void score_tile(const struct score_job *job, const struct score_task *tas
                        int block, struct workspace *ws)
 {
     int dim = job->shape->head_dim;
-    job->ops->scores(ws->scores, &ws->softmax, packed_block(job, task->kv_head, block),
+    job->ops->scores(ws->scores, &ws->most, packed_block(job, task->kv_head, block),
                      task->k + (int64_t)tile * ATTENTION_KEYS * dim, tile_keys(task, tile), dim,
                      columns_of_block(job, block), false);
 }
 
-/* The softmax of one tile by itself gives its maximum and sum. */
 static void tile_lse(const struct score_job *job, const struct score_task *task, int tile,
                      int block, struct workspace *ws)
 {
-    int columns = columns_of_block(job, block);
     int keys = tile_keys(task, tile);
-    struct attention_block *softmax = &ws->softmax;
     if (keys == 0) {
-        for (int i = 0; i < columns; i++)
+        for (int i = 0; i < LANES; i++)
             ws->tile_lse[tile][i] = -INFINITY;
         return;
     }
-    for (int i = 0; i < LANES; i++) {
-        softmax->most[i] = ATTENTION_LEAST;
-        softmax->sum[i] = 0;
-    }
     score_tile(job, task, tile, block, ws);
-    job->ops->softmax(ws->weights, softmax, ws->scores, job->shape->scale * 1.44269504f, keys,
-                      columns);
-    for (int i = 0; i < columns; i++)
-        ws->tile_lse[tile][i] = softmax->most[i] * 0.693147181f + logf(softmax->sum[i]);
+    job->ops->log_sum(ws->tile_lse[tile], &ws->most, ws->scores, job->shape->scale * 1.44269504f,
+                      keys, columns_of_block(job, block));
 }
 
 static void run_block_scores(void *context, int part, int thread)
