@@ -85,6 +85,32 @@ static void block_scores_are_log_sums_of_blocks(void **state)
     check_all(check_block_scores);
 }
 
+/* Without the rounding of q . k: all scores are 0, so a block of n rows has log(n). */
+static void logarithms_of_counts_are_exact_to_the_last_bits(void **state)
+{
+    (void)state;
+    static const enum cpu_isa isas[] = {CPU_ISA_PORTABLE, CPU_ISA_AVX2, CPU_ISA_AVX512_BF16};
+    for (int isa = 0; isa < 3; isa++)
+        for (int observers = 2; observers <= 20; observers += 18) /* few columns, and many */
+            for (int rows = 1; rows <= SELECT_BLOCK_TOKENS; rows++) {
+                struct tca_case c = {"equal", 1, 1, 64, observers, observers, rows};
+                struct kernel_queue *queue = tca_queue(isas[isa], 1);
+                float scores[20];
+                double want = log(rows);
+                struct tca_tensors t;
+                tca_tensors_init(&t, &c);
+                memset(t.q, 0, (size_t)(c.queries * c.head_dim) * sizeof(*t.q));
+                assert_int_equal(kernel_backend_cpu()->block_scores(queue, scores, t.q, &t.shape,
+                                                                    t.observers, t.count,
+                                                                    &t.earlier),
+                                 TCA_OK);
+                for (int i = 0; i < observers; i++)
+                    assert_close(scores + i, &want, 1, 1e-7, 1.5e-7, "log");
+                tca_tensors_deinit(&t);
+                cpu_queue_destroy(queue);
+            }
+}
+
 static void check_lse_and_masses(struct kernel_queue *queue, const struct tca_tensors *t,
                                  const char *what)
 {
@@ -255,6 +281,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(block_scores_are_log_sums_of_blocks),
+        cmocka_unit_test(logarithms_of_counts_are_exact_to_the_last_bits),
         cmocka_unit_test(masses_are_shares_of_all_causal_keys),
         cmocka_unit_test(token_scores_are_the_largest_weights),
         cmocka_unit_test(rows_past_a_heads_count_weigh_nothing),
