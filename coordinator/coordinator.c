@@ -299,7 +299,7 @@ static enum tca_status read_model(struct coordinator *coordinator, struct tca_er
         return tca_fail(error, TCA_ERR_NOT_FOUND, "model: \"%s\": %s", options->model,
                         strerror(errno));
     }
-    strcpy(coordinator->model_folder, folder);
+    snprintf(coordinator->model_folder, sizeof(coordinator->model_folder), "%s", folder);
     free(folder);
     name = strrchr(coordinator->model_folder, '/');
     coordinator->model_name = name == NULL ? coordinator->model_folder : name + 1;
@@ -452,7 +452,7 @@ enum tca_status coordinator_start(const struct coordinator_options *options, con
         status = tca_fail(error, TCA_ERR_INVALID, "secret: %zu bytes, allowed: 1 to %zu",
                           strlen(secret), sizeof(coordinator->secret) - 1);
     if (status == TCA_OK) {
-        strcpy(coordinator->secret, secret);
+        snprintf(coordinator->secret, sizeof(coordinator->secret), "%s", secret);
         status = start_parts(coordinator, error);
     }
     if (status != TCA_OK) {

@@ -11,11 +11,19 @@ enum { META_VERSION = 1 };
 
 static const char *const encodings[] = {"TEXT_UTF8", "TOKEN_IDS_U32LE"};
 
-static enum tca_status write_text(struct bytes *json, const char *key, const void *text,
-                                  size_t bytes)
+/* A member whose value is a text. */
+struct text_member {
+    const char *key;
+    const void *text;
+    size_t bytes;
+};
+
+static enum tca_status write_text(struct bytes *json, const struct text_member *member)
 {
-    TCA_TRY(bytes_append_text(json, key));
-    return json_write_string(json, text, bytes);
+    TCA_TRY(bytes_append_text(json, ",\""));
+    TCA_TRY(bytes_append_text(json, member->key));
+    TCA_TRY(bytes_append_text(json, "\":"));
+    return json_write_string(json, member->text, member->bytes);
 }
 
 static enum tca_status write_numbers(const struct document *document, struct bytes *json)
@@ -39,19 +47,20 @@ enum tca_status document_meta_write(const struct document *document, struct byte
 {
     const struct document_identity *identity = &document->identity;
     const char *encoding = encodings[identity->encoding];
+    const struct text_member members[] = {
+        {"document_id", document->id, strlen(document->id)},
+        {"display_name", document->display_name.data, document->display_name.size},
+        {"encoding", encoding, strlen(encoding)},
+        {"system", identity->system.data, identity->system.size},
+        {"rule", identity->rule, strlen(identity->rule)},
+        {"sha256", document->sha256, strlen(document->sha256)},
+        {"expected_sha256", document->expected_sha256, strlen(document->expected_sha256)},
+        {"failure_text", document->failure_text, strlen(document->failure_text)},
+    };
 
     TCA_TRY(bytes_append_text(json_out, "{\"version\":1"));
-    TCA_TRY(write_text(json_out, ",\"document_id\":", document->id, strlen(document->id)));
-    TCA_TRY(write_text(json_out, ",\"display_name\":", document->display_name.data,
-                       document->display_name.size));
-    TCA_TRY(write_text(json_out, ",\"encoding\":", encoding, strlen(encoding)));
-    TCA_TRY(write_text(json_out, ",\"system\":", identity->system.data, identity->system.size));
-    TCA_TRY(write_text(json_out, ",\"rule\":", identity->rule, strlen(identity->rule)));
-    TCA_TRY(write_text(json_out, ",\"sha256\":", document->sha256, strlen(document->sha256)));
-    TCA_TRY(write_text(json_out, ",\"expected_sha256\":", document->expected_sha256,
-                       strlen(document->expected_sha256)));
-    TCA_TRY(write_text(json_out, ",\"failure_text\":", document->failure_text,
-                       strlen(document->failure_text)));
+    for (size_t i = 0; i < sizeof(members) / sizeof(*members); i++)
+        TCA_TRY(write_text(json_out, &members[i]));
     TCA_TRY(write_numbers(document, json_out));
     return bytes_append_text(json_out, "}\n");
 }
@@ -96,12 +105,24 @@ static enum tca_status read_long(const struct json_node *root, const char *key,
     return bytes_append(text_out, text, length);
 }
 
-static enum tca_status read_count(const struct json_node *root, const char *key, int64_t *count_out,
-                                  struct tca_error *error)
+static enum tca_status read_counts(const struct json_node *root, struct document *document,
+                                   struct tca_error *error)
 {
-    const struct json_node node = json_node_get(root, key);
+    const struct {
+        const char *key;
+        int64_t *count;
+    } members[] = {
+        {"byte_count", &document->byte_count},     {"expected_bytes", &document->expected_bytes},
+        {"token_count", &document->token_count},   {"create_time_ms", &document->create_time_ms},
+        {"last_used_ms", &document->last_used_ms},
+    };
 
-    return json_node_int(&node, 0, INT64_MAX, count_out, error);
+    for (size_t i = 0; i < sizeof(members) / sizeof(*members); i++) {
+        const struct json_node node = json_node_get(root, members[i].key);
+
+        TCA_TRY(json_node_int(&node, 0, INT64_MAX, members[i].count, error));
+    }
+    return TCA_OK;
 }
 
 static enum tca_status read_flag(const struct json_node *root, const char *key, bool *flag_out,
@@ -149,8 +170,9 @@ static enum tca_status read_state(const struct json_node *root, struct document 
     return TCA_OK;
 }
 
-static enum tca_status read_members(const struct json_node *root, struct document *document,
-                                    struct tca_error *error)
+/* An object of this version and of this document. */
+static enum tca_status check_head(const struct json_node *root, const struct document *document,
+                                  struct tca_error *error)
 {
     const struct json_node version = json_node_get(root, "version");
     const struct json_node node = json_node_get(root, "document_id");
@@ -161,16 +183,19 @@ static enum tca_status read_members(const struct json_node *root, struct documen
     TCA_TRY(read_short(root, "document_id", id, sizeof(id), error));
     if (strcmp(id, document->id) != 0)
         return json_node_fail(&node, error, TCA_ERR_INVALID, "is of another document");
+    return TCA_OK;
+}
+
+static enum tca_status read_members(const struct json_node *root, struct document *document,
+                                    struct tca_error *error)
+{
+    TCA_TRY(check_head(root, document, error));
     TCA_TRY(read_long(root, "display_name", &document->display_name, error));
     TCA_TRY(read_identity(root, &document->identity, error));
     TCA_TRY(read_flag(root, "pinned", &document->is_pinned, error));
-    TCA_TRY(read_count(root, "byte_count", &document->byte_count, error));
     TCA_TRY(read_digest(root, "sha256", document->sha256, error));
-    TCA_TRY(read_count(root, "expected_bytes", &document->expected_bytes, error));
     TCA_TRY(read_digest(root, "expected_sha256", document->expected_sha256, error));
-    TCA_TRY(read_count(root, "token_count", &document->token_count, error));
-    TCA_TRY(read_count(root, "create_time_ms", &document->create_time_ms, error));
-    TCA_TRY(read_count(root, "last_used_ms", &document->last_used_ms, error));
+    TCA_TRY(read_counts(root, document, error));
     return read_state(root, document, error);
 }
 

@@ -42,14 +42,15 @@ enum tca_status document_table_add(struct document_table *table, struct document
         return TCA_ERR_EXISTS;
     if (table->count == table->capacity) {
         const size_t capacity = table->capacity == 0 ? 16 : table->capacity * 2;
-        struct document **grown = realloc(table->rows, capacity * sizeof(*grown));
+        struct document **grown = realloc(table->rows, capacity * sizeof(struct document *));
 
         if (grown == NULL)
             return TCA_ERR_NO_MEMORY;
         table->rows = grown;
         table->capacity = capacity;
     }
-    memmove(table->rows + at + 1, table->rows + at, (table->count - at) * sizeof(*table->rows));
+    memmove(table->rows + at + 1, table->rows + at,
+            (table->count - at) * sizeof(struct document *));
     table->rows[at] = document;
     table->count++;
     return TCA_OK;
@@ -59,7 +60,8 @@ void document_table_remove(struct document_table *table, struct document *docume
 {
     const size_t at = document_table_after(table, document->id) - 1;
 
-    memmove(table->rows + at, table->rows + at + 1, (table->count - at - 1) * sizeof(*table->rows));
+    memmove(table->rows + at, table->rows + at + 1,
+            (table->count - at - 1) * sizeof(struct document *));
     table->count--;
     document_free(document);
 }

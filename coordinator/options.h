@@ -43,8 +43,8 @@ struct coordinator_options {
 extern const struct settings_table options_table;
 
 /* Names as they go to the workers. */
-const char *options_device_name(int device);   /* "auto", "cpu", "cuda" */
-const char *options_weights_name(int weights); /* "files", "dummy" */
+const char *options_device_name(int device); /* "auto", "cpu", "cuda" */
+const char *options_weights_name(int kind);  /* "files", "dummy" */
 
 /* Write --state-dir, or $XDG_STATE_HOME/tca, or $HOME/.local/state/tca.
  * TCA_ERR_INVALID: none of them is set, or it is too long. */

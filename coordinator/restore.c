@@ -116,12 +116,12 @@ enum tca_status restore_documents(struct coordinator *coordinator, struct tca_er
 
     if (store_visit(coordinator->store, restore_one, &restore, error) != TCA_OK)
         return restore.status != TCA_OK ? restore.status : TCA_ERR_IO;
-    order = malloc((table->count + 1) * sizeof(*order));
+    order = malloc((table->count + 1) * sizeof(struct document *));
     if (order == NULL)
         return TCA_ERR_NO_MEMORY;
     if (table->count > 0) {
-        memcpy(order, table->rows, table->count * sizeof(*order));
-        qsort(order, table->count, sizeof(*order), by_last_use);
+        memcpy(order, table->rows, table->count * sizeof(struct document *));
+        qsort(order, table->count, sizeof(struct document *), by_last_use);
     }
     for (size_t i = 0; i < table->count; i++) {
         order[i]->sequence = coordinator_next_sequence(coordinator);

@@ -77,7 +77,7 @@ static bool start_document(struct coordinator *coordinator)
 
     if (document == NULL || coordinator->prefilling != NULL)
         return false;
-    victims = malloc(table->count * sizeof(*victims));
+    victims = malloc(table->count * sizeof(struct document *));
     if (victims == NULL)
         return false;
     answer = admission_document(&coordinator->admission, document->token_count, table->rows,

@@ -72,7 +72,7 @@ static void on_info(struct rpc_call *call, void *context, const uint8_t *data, s
     count = coordinator->link.ready != NULL ? coordinator->link.ready->n_ranks
                                             : (size_t)coordinator->options->workers;
     workers = calloc(count, sizeof(*workers));
-    list = calloc(count, sizeof(*list));
+    list = calloc(count, sizeof(Tca__V1__ServerInfo__Worker *));
     if (workers == NULL || list == NULL) {
         reply_code(call, RPC_RESOURCE_EXHAUSTED, "no memory for the answer");
     } else {

@@ -212,7 +212,7 @@ static void reply_page(struct coordinator *coordinator, struct rpc_call *call, s
     const size_t left = table->count - first;
     const size_t count = left < page ? left : page;
     struct document_message *messages = calloc(count + 1, sizeof(*messages));
-    Tca__V1__Document **list = calloc(count + 1, sizeof(*list));
+    Tca__V1__Document **list = calloc(count + 1, sizeof(Tca__V1__Document *));
     Tca__V1__ListDocumentsResponse response = TCA__V1__LIST_DOCUMENTS_RESPONSE__INIT;
 
     if (messages == NULL || list == NULL) {

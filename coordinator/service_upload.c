@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DISPLAY_NAME_BYTES_MAX = 1024, SYSTEM_BYTES_MAX = 65536 };
+enum { DISPLAY_NAME_BYTES_MAX = 1024, SYSTEM_BYTES_MAX = 65536, RULE_BYTES_MAX = 64 };
 
 /* One call. Guarded by the coordinator's lock, but for `upload` and `sha`, which belong to the
  * call's callbacks: those never overlap, and none runs while a disk task does. */
@@ -76,27 +76,21 @@ static void stream_fail(struct coordinator *coordinator, struct upload_stream *s
 
 /* Header. */
 
-static enum tca_status read_header(const Tca__V1__UploadHeader *message,
-                                   struct upload_header *header, struct tca_error *error)
+static enum tca_status check_prefill(const Tca__V1__PrefillOptions *prefill,
+                                     struct tca_error *error)
 {
-    struct document_identity *identity = &header->identity;
+    if (prefill == NULL)
+        return TCA_OK;
+    TCA_TRY(
+        message_check_bytes("header.prefill.rule", prefill->rule.len, 0, RULE_BYTES_MAX, error));
+    TCA_TRY(rule_check("header.prefill.rule", prefill->rule, error));
+    return rule_share_check("header.prefill.keep", prefill->keep, error);
+}
 
-    if (message->document_id.len > 0) {
-        TCA_TRY(document_id_check("header.document_id", message->document_id.data,
-                                  message->document_id.len, error));
-        memcpy(header->id, message->document_id.data, message->document_id.len);
-    }
-    TCA_TRY(message_check_bytes("header.display_name", message->display_name.len, 0,
-                                DISPLAY_NAME_BYTES_MAX, error));
-    TCA_TRY(message_check_bytes("header.system", message->system.len, 0, SYSTEM_BYTES_MAX, error));
-    if (message->total_bytes > INT64_MAX || message->resume_offset > INT64_MAX)
-        return tca_fail(error, TCA_ERR_INVALID,
-                        "header.total_bytes: %" PRIu64 " and resume_offset %" PRIu64
-                        ", allowed: 0 to %" PRId64,
-                        message->total_bytes, message->resume_offset, INT64_MAX);
-    if (message->sha256.len != 0 && message->sha256.len != SHA256_BYTES)
-        return tca_fail(error, TCA_ERR_INVALID, "header.sha256: %zu bytes, allowed: 0 or %d",
-                        message->sha256.len, SHA256_BYTES);
+/* Its prefill stays "": "dense" is the same, and the only rule there is. */
+static enum tca_status read_identity(const Tca__V1__UploadHeader *message,
+                                     struct document_identity *identity, struct tca_error *error)
+{
     if (message->encoding != TCA__V1__UPLOAD_HEADER__ENCODING__TEXT_UTF8 &&
         message->encoding != TCA__V1__UPLOAD_HEADER__ENCODING__TOKEN_IDS_U32LE)
         return tca_fail(error, TCA_ERR_INVALID,
@@ -112,21 +106,44 @@ static enum tca_status read_header(const Tca__V1__UploadHeader *message,
                         "header.system: %zu bytes, allowed: 0 with raw or token ids, which have no "
                         "prefix",
                         message->system.len);
-    header->is_pinned = message->pinned != 0;
+    TCA_TRY(message_check_bytes("header.system", message->system.len, 0, SYSTEM_BYTES_MAX, error));
+    return bytes_append(&identity->system, message->system.data, message->system.len);
+}
+
+static enum tca_status read_sizes(const Tca__V1__UploadHeader *message,
+                                  struct upload_header *header, struct tca_error *error)
+{
+    if (message->total_bytes > INT64_MAX || message->resume_offset > INT64_MAX)
+        return tca_fail(error, TCA_ERR_INVALID,
+                        "header.total_bytes: %" PRIu64 " and resume_offset %" PRIu64
+                        ", allowed: 0 to %" PRId64,
+                        message->total_bytes, message->resume_offset, INT64_MAX);
+    if (message->sha256.len != 0 && message->sha256.len != SHA256_BYTES)
+        return tca_fail(error, TCA_ERR_INVALID, "header.sha256: %zu bytes, allowed: 0 or %d",
+                        message->sha256.len, SHA256_BYTES);
     header->total_bytes = (int64_t)message->total_bytes;
     header->resume_offset = (int64_t)message->resume_offset;
     for (size_t i = 0; i < message->sha256.len; i++)
         snprintf(header->sha256 + 2 * i, 3, "%02x", message->sha256.data[i]);
-    if (message->prefill != NULL) {
-        TCA_TRY(
-            message_check_bytes("header.prefill.rule", message->prefill->rule.len, 0, 64, error));
-        TCA_TRY(rule_check("header.prefill.rule", message->prefill->rule, error));
-        TCA_TRY(rule_share_check("header.prefill.keep", message->prefill->keep, error));
-        /* "" is what "dense" is: the same identity. */
+    return TCA_OK;
+}
+
+static enum tca_status read_header(const Tca__V1__UploadHeader *message,
+                                   struct upload_header *header, struct tca_error *error)
+{
+    if (message->document_id.len > 0) {
+        TCA_TRY(document_id_check("header.document_id", message->document_id.data,
+                                  message->document_id.len, error));
+        memcpy(header->id, message->document_id.data, message->document_id.len);
     }
-    TCA_TRY(
-        bytes_append(&header->display_name, message->display_name.data, message->display_name.len));
-    return bytes_append(&identity->system, message->system.data, message->system.len);
+    TCA_TRY(message_check_bytes("header.display_name", message->display_name.len, 0,
+                                DISPLAY_NAME_BYTES_MAX, error));
+    TCA_TRY(read_sizes(message, header, error));
+    TCA_TRY(read_identity(message, &header->identity, error));
+    TCA_TRY(check_prefill(message->prefill, error));
+    header->is_pinned = message->pinned != 0;
+    return bytes_append(&header->display_name, message->display_name.data,
+                        message->display_name.len);
 }
 
 static void make_id(struct coordinator *coordinator, char id_out[DOCUMENT_ID_BYTES])

@@ -347,7 +347,7 @@ enum tca_status store_create(struct store *store, const char *id, const struct b
                              struct tca_error *error)
 {
     enum tca_status status;
-    int folder;
+    int folder = -1;
 
     if (faccessat(store->documents, id, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
         return tca_fail(error, TCA_ERR_EXISTS, "state-dir: documents/%s is there already", id);
@@ -375,7 +375,7 @@ enum tca_status store_save(struct store *store, const char *id, const struct byt
                            struct tca_error *error)
 {
     enum tca_status status;
-    int folder;
+    int folder = -1;
 
     TCA_TRY(open_document(store, id, &folder, error));
     status = replace_file(folder, "meta.json", meta->data, meta->size, error);
@@ -404,7 +404,7 @@ enum tca_status store_append(struct store *store, const char *id, int64_t offset
 {
     const int64_t durable = offset + (int64_t)bytes;
     enum tca_status status;
-    int folder;
+    int folder = -1;
 
     TCA_TRY(open_document(store, id, &folder, error));
     status = write_file(folder, "content", offset, data, bytes, error);

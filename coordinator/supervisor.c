@@ -48,7 +48,7 @@ static enum tca_status find_worker(char path_out[PATH_BYTES], struct tca_error *
                         strerror(errno));
     path_out[bytes] = '\0';
     slash = strrchr(path_out, '/');
-    strcpy(slash == NULL ? path_out : slash + 1, name);
+    memcpy(slash == NULL ? path_out : slash + 1, name, sizeof(name));
     if (access(path_out, X_OK) != 0)
         return tca_fail(error, TCA_ERR_NOT_FOUND, "cannot run %s: %s", path_out, strerror(errno));
     return TCA_OK;
