@@ -137,7 +137,6 @@ static void end_watchers(struct coordinator *coordinator, const char *reason)
 
 static void forget_kv(struct coordinator *coordinator)
 {
-    coordinator->prefilling = NULL;
     for (size_t i = coordinator->documents.count; i > 0; i--) {
         struct document *document = coordinator->documents.rows[i - 1];
 

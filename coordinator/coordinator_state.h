@@ -63,8 +63,7 @@ struct coordinator {
     enum coordinator_phase phase;
     int64_t drain_until_ms;
     struct document_table documents;
-    struct document *prefilling; /* the one the group works on, or NULL */
-    struct question *questions;  /* in order of arrival; owned */
+    struct question *questions; /* in order of arrival; owned */
     struct admission admission;
     struct worker_link link;
     uint64_t last_sequence, last_key, last_turn;

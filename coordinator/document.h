@@ -76,19 +76,19 @@ struct document {
     /* Of this run of the program. */
     struct content_check check; /* of an unfinished upload's bytes so far */
     struct sha256 *sha;         /* the same; owned */
-    bool is_being_uploaded;     /* a stream writes to it */
+    struct token_ids tokens;    /* owned; only from tokenising until the group has them */
+    uint64_t queued;            /* its turn among the QUEUED */
+    uint64_t key;               /* its KV in the worker group, 0: none */
+    int64_t kv_tokens;          /* reserved there */
+    struct watcher *watchers;   /* calls that get its events; see document_flow.h */
+    int questions;              /* waiting or running over it */
     int disk_tasks;             /* that work on its files */
-    bool is_removed_from_disk;
+    bool is_being_uploaded;     /* a stream writes to it */
     bool is_in_tokenizer_task;
-    struct token_ids tokens; /* owned; only from tokenising until the group has them */
     bool has_tokens;
-    bool is_restored;         /* from before the start: takes free memory, makes no room */
-    uint64_t queued;          /* its turn among the QUEUED */
-    uint64_t key;             /* its KV in the worker group, 0: none */
-    int64_t kv_tokens;        /* reserved there */
-    bool is_closing;          /* the group has been told to free them */
-    int questions;            /* waiting or running over it */
-    struct watcher *watchers; /* calls that get its events; see document_flow.h */
+    bool is_restored; /* from before the start: takes free memory, makes no room */
+    bool is_closing;  /* the group has been told to free its KV */
+    bool is_removed_from_disk;
 };
 
 /* Returns owned, in state UPLOADING; NULL: out of memory. `id` is checked before. */

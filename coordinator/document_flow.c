@@ -408,8 +408,6 @@ void document_flow_store(struct coordinator *coordinator, struct document *docum
 
 void document_flow_close(struct coordinator *coordinator, struct document *document)
 {
-    if (coordinator->prefilling == document)
-        coordinator->prefilling = NULL;
     if (document->key == 0 || document->is_closing || document->questions > 0)
         return;
     document->is_closing = true;

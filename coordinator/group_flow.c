@@ -44,7 +44,6 @@ static void document_ready(struct coordinator *coordinator, struct document *doc
         return; /* it is being closed */
     log_info("document %s: ready after %lld ms", document->id,
              (long long)(clock_monotonic_ms() - document->work_started_ms));
-    coordinator->prefilling = NULL;
     document->last_used_ms = clock_unix_ms();
     if (document_move(document, DOCUMENT_READY, coordinator_next_sequence(coordinator)) != TCA_OK)
         log_error("document %s: cannot become ready", document->id);
@@ -61,8 +60,6 @@ static void document_freed(struct coordinator *coordinator, struct document *doc
     document->key = 0;
     document->kv_tokens = 0;
     document->is_closing = false;
-    if (coordinator->prefilling == document)
-        coordinator->prefilling = NULL;
 }
 
 static void document_failed(struct coordinator *coordinator, struct document *document,

@@ -10,6 +10,18 @@
 
 /* Documents. */
 
+/* A short document does not wait for a long one's whole prefill, and few share the group. */
+enum { PREFILLS_MAX = 2 };
+
+static int count_prefills(const struct coordinator *coordinator)
+{
+    int prefills = 0;
+
+    for (size_t i = 0; i < coordinator->documents.count; i++)
+        prefills += coordinator->documents.rows[i]->state == DOCUMENT_PREFILLING;
+    return prefills;
+}
+
 /* Does `one` come before `other`? */
 static bool is_before(const struct document *one, const struct document *other)
 {
@@ -41,7 +53,6 @@ static void prefill(struct coordinator *coordinator, struct document *document)
     document->key = ++coordinator->last_key;
     document->kv_tokens = kv_tokens;
     admission_take_document(&coordinator->admission, kv_tokens);
-    coordinator->prefilling = document;
     if (document_move(document, DOCUMENT_PREFILLING, coordinator_next_sequence(coordinator)) !=
         TCA_OK)
         log_error("document %s: cannot be prefilled now", document->id);
@@ -73,9 +84,10 @@ static bool start_document(struct coordinator *coordinator)
     struct document **victims;
     enum admission_answer answer;
     struct tca_error reason = {{0}};
+    bool is_changed = false;
     size_t count;
 
-    if (document == NULL || coordinator->prefilling != NULL)
+    if (document == NULL || count_prefills(coordinator) >= PREFILLS_MAX)
         return false;
     victims = malloc(table->count * sizeof(struct document *));
     if (victims == NULL)
@@ -91,6 +103,7 @@ static bool start_document(struct coordinator *coordinator)
             prefill(coordinator, document);
         else
             document_flow_tokenize(coordinator, document);
+        is_changed = document->state != DOCUMENT_QUEUED;
         break;
     case ADMISSION_EVICT:
         for (size_t i = 0; i < count; i++) {
@@ -102,13 +115,15 @@ static bool start_document(struct coordinator *coordinator)
         break;
     case ADMISSION_FULL:
         give_up(coordinator, document, reason.text);
+        is_changed = true;
         break;
     case ADMISSION_NEVER:
         document_flow_fail(coordinator, document, RPC_OUT_OF_RANGE, reason.text);
+        is_changed = true;
         break;
     }
     free(victims);
-    return answer == ADMISSION_FULL || answer == ADMISSION_NEVER;
+    return is_changed;
 }
 
 /* Questions. */

@@ -196,7 +196,9 @@ static void task_done(struct upload_task *task, enum tca_status status,
         stream_fail(coordinator, stream, status, error);
     else if (stream->watcher.call == NULL)
         release_document(coordinator, stream); /* the client is gone */
-    else if (document->state != DOCUMENT_DELETING)
+    else if (document->state == DOCUMENT_DELETING)
+        reply_code(stream->watcher.call, RPC_ABORTED, "the document was deleted");
+    else
         rpc_call_read_next(stream->watcher.call);
     document->disk_tasks--; /* until here it kept the document */
     document_flow_go_on_deleting(coordinator, document);

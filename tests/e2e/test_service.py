@@ -256,6 +256,21 @@ class OneService(ServiceTest):
         self.assertEqual(states(list(self.service.watch("orphan")))[-1], "READY")
         self.service.delete("orphan")
 
+    def test_a_document_can_be_deleted_while_it_is_made(self):
+        gone = (grpc.StatusCode.ABORTED, grpc.StatusCode.NOT_FOUND)
+        for number in range(20):
+            call = self.service.upload_stream(b"Some text.", document_id=f"brief-{number}")
+            while True:
+                try:
+                    self.service.delete(f"brief-{number}")
+                    break
+                except grpc.RpcError as error:
+                    self.assertEqual(error.code(), grpc.StatusCode.NOT_FOUND)
+            try:
+                self.assertEqual(states(list(call))[-1], "READY")
+            except grpc.RpcError as error:
+                self.assertIn(error.code(), gone)
+
     # Questions.
 
     def test_planted_facts_are_found(self):

@@ -228,6 +228,20 @@ class WorkerLink(unittest.TestCase):
         group.document_done(key, control.DocumentDone.READY)
         self.assertEqual(uploaded()[-1].document.token_count, 1_000_000)
 
+    def test_a_short_document_does_not_wait_for_a_long_one(self):
+        group = self.start_ready()
+        uploads = [self.background(lambda name=name: self.service.upload(
+            b"Some text.", document_id=name)) for name in ("one", "two", "three")]
+        first, _ = group.take_document()
+        second, _ = group.take_document()
+        self.assertEqual(self.service.info().kv_used_tokens, 128)
+        group.document_done(second, control.DocumentDone.READY)
+        third, _ = group.take_document()
+        for key in (first, third):
+            group.document_done(key, control.DocumentDone.READY)
+        for uploaded in uploads:
+            self.assertEqual(states(uploaded())[-1], "READY")
+
     def test_a_document_that_the_group_cannot_take_fails(self):
         group = self.start_ready()
         uploaded = self.background(lambda: self.service.upload(b"Some text.", document_id="book"))
