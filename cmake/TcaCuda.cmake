@@ -1,4 +1,4 @@
-# TCA_HAS_CUDA: the CUDA backend is built; otherwise kernels/no_cuda.c stands in.
+# TCA_HAS_CUDA: the CUDA backend is built, otherwise kernels/no_cuda.c and comm/nccl/no_nccl.c stand in.
 set(TCA_HAS_CUDA OFF)
 if(TCA_CUDA)
   include(CheckLanguage)
@@ -9,6 +9,11 @@ if(TCA_CUDA)
     endif()
     enable_language(CUDA)
     find_package(CUDAToolkit REQUIRED)
+    find_library(NCCL_LIBRARY nccl HINTS ${CUDAToolkit_LIBRARY_DIR} REQUIRED)
+    find_path(NCCL_INCLUDE nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS} REQUIRED)
+    add_library(nccl INTERFACE IMPORTED)
+    target_link_libraries(nccl INTERFACE ${NCCL_LIBRARY} CUDA::cudart_static)
+    target_include_directories(nccl SYSTEM INTERFACE ${NCCL_INCLUDE})
     set(CMAKE_CUDA_STANDARD 17)
     set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
     set(TCA_HAS_CUDA ON)

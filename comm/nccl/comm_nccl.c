@@ -1,0 +1,308 @@
+#include "comm/nccl/comm_nccl.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "comm/reduce.h"
+#include "kernels/cuda/cuda_queue.h"
+
+#include <cuda_runtime_api.h>
+#include <nccl.h>
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { WATCH_MS = 50 };
+
+struct nccl_group {
+    struct comm_group base;
+    struct comm_group *control; /* borrowed */
+    int device;
+    int timeout_ms;
+    cudaEvent_t marker; /* owned: after the sum that `marked_ms` belongs to */
+    pthread_t watcher;
+    bool has_watcher;
+
+    pthread_mutex_t mutex; /* guards what follows */
+    pthread_cond_t changed;
+    ncclComm_t comm; /* owned; NULL once aborted */
+    bool has_failed;
+    bool is_marked; /* a sum may still be under way */
+    bool is_stopping;
+    int64_t marked_ms;
+};
+
+/* With the mutex held, or before the watcher runs. */
+static enum tca_status fail(struct nccl_group *group, const char *what, const char *why)
+{
+    if (!group->has_failed)
+        log_error("rank %d: %s: %s", group->base.rank, what, why);
+    group->has_failed = true;
+    if (group->comm != NULL)
+        (void)ncclCommAbort(group->comm);
+    group->comm = NULL;
+    return TCA_ERR_COMM;
+}
+
+/* A non-blocking communicator answers "in progress"; ask until it is through. Mutex as in fail(). */
+static enum tca_status finish(struct nccl_group *group, ncclResult_t result, const char *what)
+{
+    const int64_t deadline_ms = clock_monotonic_ms() + group->timeout_ms;
+
+    while (result == ncclInProgress) {
+        ncclResult_t asked = ncclCommGetAsyncError(group->comm, &result);
+
+        if (asked != ncclSuccess)
+            result = asked;
+        if (result == ncclInProgress && clock_monotonic_ms() > deadline_ms)
+            return fail(group, what, "no answer from the peers in time");
+        sched_yield();
+    }
+    return result == ncclSuccess ? TCA_OK : fail(group, what, ncclGetErrorString(result));
+}
+
+static enum tca_status all_reduce_sum(struct comm_group *base, void *buf, size_t count,
+                                      enum kernel_dtype dtype, struct kernel_queue *queue)
+{
+    struct nccl_group *group = (struct nccl_group *)base;
+    cudaStream_t stream = cuda_queue_from(queue)->stream;
+    ncclDataType_t type = dtype == KERNEL_F32 ? ncclFloat32 : ncclBfloat16;
+    enum tca_status status = TCA_ERR_COMM;
+
+    if (count == 0)
+        return TCA_OK;
+    pthread_mutex_lock(&group->mutex);
+    if (!group->has_failed)
+        status = finish(group, ncclAllReduce(buf, buf, count, type, ncclSum, group->comm, stream),
+                        "ncclAllReduce");
+    if (status == TCA_OK && !group->is_marked) {
+        group->is_marked = cudaEventRecord(group->marker, stream) == cudaSuccess;
+        group->marked_ms = clock_monotonic_ms();
+    }
+    pthread_mutex_unlock(&group->mutex);
+    return status;
+}
+
+static bool has_failed(struct nccl_group *group)
+{
+    bool result;
+
+    pthread_mutex_lock(&group->mutex);
+    result = group->has_failed;
+    pthread_mutex_unlock(&group->mutex);
+    return result;
+}
+
+/* An aborted sum leaves anything in its buffer: what was made of it must not be sent. */
+static enum tca_status broadcast(struct comm_group *base, void *buf, size_t bytes, int root,
+                                 int timeout_ms)
+{
+    struct nccl_group *group = (struct nccl_group *)base;
+
+    if (has_failed(group))
+        return TCA_ERR_COMM;
+    return group->control->ops->broadcast(group->control, buf, bytes, root, timeout_ms);
+}
+
+static enum tca_status gather(struct comm_group *base, void *recv, const void *send, size_t bytes,
+                              int root, int timeout_ms)
+{
+    struct nccl_group *group = (struct nccl_group *)base;
+
+    if (has_failed(group))
+        return TCA_ERR_COMM;
+    return group->control->ops->gather(group->control, recv, send, bytes, root, timeout_ms);
+}
+
+static enum tca_status poll_error(struct comm_group *base)
+{
+    struct nccl_group *group = (struct nccl_group *)base;
+
+    if (has_failed(group))
+        return TCA_ERR_COMM;
+    return group->control->ops->poll_error(group->control);
+}
+
+static void abort_group(struct comm_group *base)
+{
+    struct nccl_group *group = (struct nccl_group *)base;
+
+    pthread_mutex_lock(&group->mutex);
+    (void)fail(group, "NCCL", "this rank gives up");
+    pthread_mutex_unlock(&group->mutex);
+    group->control->ops->abort(group->control);
+}
+
+/* With the mutex held. */
+static void look(struct nccl_group *group)
+{
+    ncclResult_t state = ncclSuccess;
+    cudaError_t done;
+
+    if (group->has_failed)
+        return;
+    if (ncclCommGetAsyncError(group->comm, &state) != ncclSuccess ||
+        (state != ncclSuccess && state != ncclInProgress)) {
+        (void)fail(group, "NCCL", ncclGetLastError(group->comm));
+        return;
+    }
+    if (!group->is_marked)
+        return;
+    done = cudaEventQuery(group->marker);
+    if (done == cudaSuccess)
+        group->is_marked = false;
+    else if (done != cudaErrorNotReady)
+        (void)fail(group, "a sum", cudaGetErrorString(done));
+    else if (clock_monotonic_ms() - group->marked_ms > group->timeout_ms)
+        (void)fail(group, "a sum", "it did not end in time");
+}
+
+static void *watch(void *context)
+{
+    struct nccl_group *group = context;
+
+    (void)cudaSetDevice(group->device);
+    pthread_mutex_lock(&group->mutex);
+    while (!group->is_stopping) {
+        struct timespec until;
+
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += (long)WATCH_MS * 1000000;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        if (pthread_cond_timedwait(&group->changed, &group->mutex, &until) == ETIMEDOUT)
+            look(group);
+    }
+    pthread_mutex_unlock(&group->mutex);
+    return NULL;
+}
+
+static void destroy(struct comm_group *base)
+{
+    struct nccl_group *group = (struct nccl_group *)base;
+
+    if (group == NULL)
+        return;
+    if (group->has_watcher) {
+        pthread_mutex_lock(&group->mutex);
+        group->is_stopping = true;
+        pthread_cond_signal(&group->changed);
+        pthread_mutex_unlock(&group->mutex);
+        pthread_join(group->watcher, NULL);
+    }
+    /* Waits for no peer. Every step ends with an exchange of control messages after the queue is
+     * empty, so that no peer still reads from this rank. */
+    if (group->comm != NULL)
+        (void)ncclCommAbort(group->comm);
+    if (group->marker != NULL)
+        cudaEventDestroy(group->marker);
+    pthread_mutex_destroy(&group->mutex);
+    pthread_cond_destroy(&group->changed);
+    free(group);
+}
+
+static const struct comm_ops nccl_ops = {
+    .name = "nccl",
+    .all_reduce_sum = all_reduce_sum,
+    .broadcast = broadcast,
+    .gather = gather,
+    .poll_error = poll_error,
+    .abort = abort_group,
+    .destroy = destroy,
+};
+
+/* What rank 0 tells the others before anyone waits in NCCL. */
+struct invitation {
+    ncclUniqueId id;
+    int32_t refused_by; /* the first rank that cannot take part, or -1 */
+};
+
+static enum tca_status invite(struct nccl_group *group, enum tca_status own,
+                              struct invitation *invitation_out, struct tca_error *error)
+{
+    struct comm_group *control = group->control;
+    int32_t statuses[COMM_RANKS_MAX];
+    int32_t status = own;
+
+    TCA_TRY(control->ops->gather(control, control->rank == 0 ? statuses : NULL, &status,
+                                 sizeof(status), 0, group->timeout_ms));
+    if (control->rank == 0) {
+        if (own == TCA_OK && ncclGetUniqueId(&invitation_out->id) != ncclSuccess)
+            statuses[0] = TCA_ERR_COMM;
+        invitation_out->refused_by = -1;
+        for (int rank = control->ranks - 1; rank >= 0; rank--)
+            if (statuses[rank] != TCA_OK)
+                invitation_out->refused_by = rank;
+    }
+    TCA_TRY(control->ops->broadcast(control, invitation_out, sizeof(*invitation_out), 0,
+                                    group->timeout_ms));
+    if (own != TCA_OK)
+        return own; /* told already */
+    if (invitation_out->refused_by >= 0)
+        return tca_fail(error, TCA_ERR_ABORTED, "rank %d cannot join NCCL's group",
+                        invitation_out->refused_by);
+    return TCA_OK;
+}
+
+static enum tca_status prepare(struct nccl_group *group, struct tca_error *error)
+{
+    cudaError_t code = cudaSetDevice(group->device);
+
+    if (code == cudaSuccess)
+        code = cudaEventCreateWithFlags(&group->marker, cudaEventDisableTiming);
+    if (code == cudaSuccess)
+        return TCA_OK;
+    return tca_fail(error, TCA_ERR_DEVICE, "CUDA device %d: %s", group->device,
+                    cudaGetErrorString(code));
+}
+
+static enum tca_status join(struct nccl_group *group, const struct invitation *invitation,
+                            struct tca_error *error)
+{
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    int version = 0;
+
+    config.blocking = 0;
+    if (finish(group,
+               ncclCommInitRankConfig(&group->comm, group->base.ranks, invitation->id,
+                                      group->base.rank, &config),
+               "ncclCommInitRank") != TCA_OK)
+        return tca_fail(error, TCA_ERR_COMM, "NCCL's group could not be made");
+    if (pthread_create(&group->watcher, NULL, watch, group) != 0)
+        return tca_fail(error, TCA_ERR_NO_MEMORY, "no thread to watch NCCL");
+    group->has_watcher = true;
+    if (ncclGetVersion(&version) == ncclSuccess && group->base.rank == 0)
+        log_info("NCCL %d, %d ranks", version, group->base.ranks);
+    return TCA_OK;
+}
+
+enum tca_status comm_nccl_create(struct comm_group *control, int device, int timeout_ms,
+                                 struct comm_group **group_out, struct tca_error *error)
+{
+    struct nccl_group *group = calloc(1, sizeof(*group));
+    struct invitation invitation = {.refused_by = 0};
+    enum tca_status status;
+
+    if (group == NULL)
+        return tca_fail(error, TCA_ERR_NO_MEMORY, "no memory for NCCL's group");
+    group->base =
+        (struct comm_group){.ops = &nccl_ops, .rank = control->rank, .ranks = control->ranks};
+    group->control = control;
+    group->device = device;
+    group->timeout_ms = timeout_ms;
+    pthread_mutex_init(&group->mutex, NULL);
+    pthread_cond_init(&group->changed, NULL);
+    status = invite(group, prepare(group, error), &invitation, error);
+    if (status == TCA_OK)
+        status = join(group, &invitation, error);
+    if (status != TCA_OK) {
+        destroy(&group->base);
+        return status;
+    }
+    *group_out = &group->base;
+    return TCA_OK;
+}

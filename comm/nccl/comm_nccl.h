@@ -1,0 +1,21 @@
+/* A group whose tensors travel by NCCL between GPUs, and whose control messages take another
+ * group's way (MPI's).
+ *
+ * The communicator is non-blocking: every call is polled against a deadline. A thread of the group
+ * watches the sums under way; when one does not end in time, or NCCL reports a failure, it aborts
+ * the communicator, so that a wait for the queue ends, and every later call fails.
+ * A bf16 sum of more than two ranks is rounded by NCCL after each addition. */
+#ifndef COMM_NCCL_COMM_NCCL_H
+#define COMM_NCCL_COMM_NCCL_H
+
+#include "base/error.h"
+#include "comm/group.h"
+
+/* Make the group over `device` of each rank, one GPU a rank; collective over `control`, which is
+ * borrowed and outlives it. Fails on every rank when it fails on one. timeout_ms: how long a sum,
+ * or the making of the group, waits for peers. Its queues are the CUDA backend's.
+ * TCA_ERR_UNSUPPORTED: this build has no NCCL. */
+enum tca_status comm_nccl_create(struct comm_group *control, int device, int timeout_ms,
+                                 struct comm_group **group_out, struct tca_error *error);
+
+#endif

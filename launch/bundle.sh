@@ -1,0 +1,31 @@
+#!/bin/sh
+# Collect programs and the libraries that a bare GPU host lacks into a folder that runs from
+# anywhere. Usage: launch/bundle.sh FOLDER PROGRAM..   (made by the target `bundle`)
+#
+# FOLDER/bin holds a start script for each program, FOLDER/libexec the programs, FOLDER/lib the
+# libraries. Left to the host: the C and C++ run-time libraries, the driver, CUDA, NCCL and MPI.
+set -eu
+out=$1
+shift
+host='ld-linux|libc|libm|libdl|librt|libpthread|libresolv|libstdc\+\+|libgcc_s' # glibc 2.36 or later
+host="$host|libcuda|libcudart|libcublas|libcublasLt|libnccl|libcudnn[a-z_]*"
+host="$host|libmpi|libopen-rte|libopen-pal|libhwloc|libevent[a-z_]*(-[0-9.]+)?|libudev|libpmix"
+
+rm -rf "$out"
+mkdir -p "$out/bin" "$out/lib" "$out/libexec"
+for program in "$@"; do
+    name=$(basename "$program")
+    cp "$program" "$out/libexec/$name"
+    cat >"$out/bin/$name" <<'SCRIPT'
+#!/bin/sh
+here=$(cd "$(dirname "$(readlink -f "$0")")/.." && pwd)
+export LD_LIBRARY_PATH="$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+exec "$here/libexec/$(basename "$0")" "$@"
+SCRIPT
+    chmod +x "$out/bin/$name"
+done
+ldd "$@" | awk '$2 == "=>" && $3 ~ /^\// {print $1, $3}' | sort -u | while read -r name path; do
+    echo "$name" | grep -qE "^($host)[.]" || cp -L "$path" "$out/lib/$name"
+done
+strip --strip-unneeded "$out"/libexec/* "$out"/lib/*
+du -sh "$out"
