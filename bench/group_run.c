@@ -29,33 +29,75 @@ static int usable_cores(void)
     return CPU_COUNT(&cores);
 }
 
-static const struct kernel_backend *backend_of(const struct group_run_options *options)
+/* The CPU's, or a test's own, for everything that lives in host memory. */
+static const struct kernel_backend *host_backend(const struct group_run_options *options)
 {
     return options->backend == NULL ? kernel_backend_cpu() : options->backend;
 }
 
-static enum tca_status run_rank(struct rank *rank)
+static enum tca_status open_device(const struct rank *rank, struct rank_device *device_out,
+                                   struct tca_error *error)
+{
+    const struct group_run_options *options = rank->options;
+    struct rank_hosts hosts;
+    enum tca_status status;
+
+    if (options->backend != NULL || options->local_ranks > 1) {
+        if (options->device == DEVICE_CUDA)
+            return tca_fail(error, TCA_ERR_INVALID,
+                            "device cuda: ranks on GPUs are processes under mpirun");
+        *device_out = (struct rank_device){.backend = host_backend(options),
+                                           .ranks_on_device = rank->group->ranks,
+                                           .control = rank->group,
+                                           .group = rank->group};
+        return TCA_OK;
+    }
+    status = rank_hosts_init(&hosts, rank->group, STEP_TIMEOUT_MS);
+    if (status == TCA_OK)
+        status = rank_device_open(options->device, rank->group, &hosts, STEP_TIMEOUT_MS, device_out,
+                                  error);
+    else
+        tca_fail(error, status, "naming the hosts: %s", tca_status_text(status));
+    rank_hosts_deinit(&hosts);
+    return status;
+}
+
+/* The model on every rank, or a failure on all. */
+static enum tca_status load(const struct rank *rank, struct rank_device *device,
+                            struct group_run *run)
 {
     const struct group_run_options *options = rank->options;
     int threads = options->threads == 0 ? usable_cores() / rank->group->ranks : options->threads;
     struct model_shard_options shard = {.model_folder = options->model_folder,
-                                        .backend = backend_of(options),
                                         .threads = threads < 1 ? 1 : threads,
-                                        .ranks_on_device = rank->group->ranks,
                                         .kv_memory_bytes = (size_t)options->kv_memory_bytes,
                                         .chunk_tokens = options->chunk_tokens,
                                         .max_sequences = options->max_sequences,
                                         .has_dummy_weights = options->has_dummy_weights,
                                         .timeout_ms = STEP_TIMEOUT_MS};
-    struct group_run run = {.ranks = rank->group->ranks, .threads = shard.threads};
-    struct tca_error error;
-    enum tca_status status = model_shard_create(&shard, rank->group, &run.shard, &error);
+    struct tca_error error = {.text = ""};
+    enum tca_status status = open_device(rank, device, &error);
 
+    *run = (struct group_run){.ranks = rank->group->ranks, .threads = shard.threads};
+    if (status == TCA_OK) {
+        shard.backend = run->backend = device->backend;
+        shard.device = device->index;
+        shard.ranks_on_device = device->ranks_on_device;
+        status = model_shard_create(&shard, device->group, &run->shard, &error);
+    }
     if (status != TCA_OK)
         log_error("rank %d: %s", rank->group->rank, error.text);
     else
-        status = lockstep_create(rank->group, run.shard, STEP_TIMEOUT_MS, &run.lockstep);
-    status = lockstep_agree(rank->group, status, STEP_TIMEOUT_MS);
+        status = lockstep_create(device->group, run->shard, STEP_TIMEOUT_MS, &run->lockstep);
+    return lockstep_agree(rank->group, status, STEP_TIMEOUT_MS);
+}
+
+static enum tca_status run_rank(struct rank *rank)
+{
+    struct rank_device device = {0};
+    struct group_run run;
+    enum tca_status status = load(rank, &device, &run);
+
     rank->is_in_step = status != TCA_ERR_COMM;
     if (status == TCA_OK && rank->group->rank == 0) {
         status = rank->lead(rank->context, &run);
@@ -68,6 +110,7 @@ static enum tca_status run_rank(struct rank *rank)
     }
     lockstep_destroy(run.lockstep);
     model_shard_destroy(run.shard);
+    rank_device_close(&device);
     return status;
 }
 
@@ -89,7 +132,8 @@ static enum tca_status run_local(const struct group_run_options *options, struct
     pthread_t threads[RANKS_MAX];
     int started = 1;
 
-    TCA_TRY(comm_local_create(backend_of(options), options->local_ranks, STEP_TIMEOUT_MS, groups));
+    TCA_TRY(
+        comm_local_create(host_backend(options), options->local_ranks, STEP_TIMEOUT_MS, groups));
     for (int i = 0; i < options->local_ranks; i++)
         ranks[i].group = groups[i];
     while (started < options->local_ranks &&
@@ -118,7 +162,7 @@ enum tca_status group_run(const struct group_run_options *options, group_run_lea
             ranks[i] = rank;
         return run_local(options, ranks);
     }
-    TCA_TRY(comm_mpi_create(backend_of(options), STEP_TIMEOUT_MS, &rank.group));
+    TCA_TRY(comm_mpi_create(host_backend(options), STEP_TIMEOUT_MS, &rank.group));
     run_thread(&rank);
     return rank.status;
 }

@@ -7,6 +7,7 @@
 #include "worker/engine.h"
 #include "worker/lockstep.h"
 #include "worker/model_shard.h"
+#include "worker/rank_device.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -19,13 +20,15 @@ struct group_run_options {
     int chunk_tokens;
     int max_sequences;
     bool has_dummy_weights;
-    const struct kernel_backend *backend; /* NULL: the CPU */
+    enum device_wish device;              /* local_ranks > 1: the CPU */
+    const struct kernel_backend *backend; /* NULL: that of `device` */
 };
 
 /* What rank 0 works with; ranks and threads as they turned out. */
 struct group_run {
     struct model_shard *shard;
     struct lockstep *lockstep;
+    const struct kernel_backend *backend;
     int ranks;
     int threads;
 };

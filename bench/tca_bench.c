@@ -13,6 +13,7 @@ enum { PROMPTS_MAX = 32, REPEAT_MAX = 101 };
 
 struct options {
     char *model;
+    int device;
     int64_t local_ranks;
     int64_t threads;
     char *prompt_tokens;
@@ -25,9 +26,13 @@ struct options {
     bool json;
 };
 
+static const char *const devices[] = {"cpu", "auto", "cuda", NULL}; /* enum device_wish */
+
 static const struct setting rows[] = {
     {SETTING_FIELD(struct options, model), .name = "model", .metavar = "DIR",
      .help = "Hugging Face folder of the model"},
+    {SETTING_FIELD(struct options, device), .name = "device", .initial = "auto", .choices = devices,
+     .metavar = "NAME", .help = "cpu, cuda, or auto: cuda where there is one"},
     {SETTING_FIELD(struct options, local_ranks), .name = "local-ranks", .metavar = "N",
      .help = "ranks as threads of this process; 0: every process of mpirun is one rank",
      .max = 256},
@@ -202,13 +207,15 @@ static void print_result(const struct bench *bench, int64_t tokens, double prefi
     double decode = (double)(options->batch * options->decode_tokens) / decode_s;
 
     if (options->json)
-        printf("{\"model\":\"%s\",\"ranks\":%d,\"threads\":%d,\"chunk_tokens\":%lld,"
-               "\"prompt_tokens\":%lld,\"batch\":%lld,\"decode_tokens\":%lld,\"repeat\":%lld,"
-               "\"prefill_s\":%.6f,\"prefill_tokens_per_s\":%.2f,"
-               "\"decode_s\":%.6f,\"decode_tokens_per_s\":%.2f}\n",
-               options->model, bench->run->ranks, bench->run->threads, (long long)options->chunk,
-               (long long)tokens, (long long)options->batch, (long long)options->decode_tokens,
-               (long long)options->repeat, prefill_s, prefill, decode_s, decode);
+        printf(
+            "{\"model\":\"%s\",\"device\":\"%s\",\"ranks\":%d,\"threads\":%d,\"chunk_tokens\":%lld,"
+            "\"prompt_tokens\":%lld,\"batch\":%lld,\"decode_tokens\":%lld,\"repeat\":%lld,"
+            "\"prefill_s\":%.6f,\"prefill_tokens_per_s\":%.2f,"
+            "\"decode_s\":%.6f,\"decode_tokens_per_s\":%.2f}\n",
+            options->model, bench->run->backend->name, bench->run->ranks, bench->run->threads,
+            (long long)options->chunk, (long long)tokens, (long long)options->batch,
+            (long long)options->decode_tokens, (long long)options->repeat, prefill_s, prefill,
+            decode_s, decode);
     else
         printf("%d rank%s x %d thread%s  prefill %lld tokens: %.1f tokens/s (%.3f s)  decode %lld "
                "x %lld tokens: %.1f tokens/s (%.2f ms a step)\n",
@@ -270,6 +277,7 @@ static enum tca_status lead(void *context, const struct group_run *run)
 static int bench_all(const struct options *options)
 {
     struct group_run_options group = {.model_folder = options->model,
+                                      .device = (enum device_wish)options->device,
                                       .local_ranks = (int)options->local_ranks,
                                       .threads = (int)options->threads,
                                       .kv_memory_bytes = options->kv_memory,

@@ -20,6 +20,7 @@ enum { PROMPTS_MAX = 256 };
 
 struct options {
     char *model;
+    int device;
     int64_t local_ranks;
     int64_t threads;
     int64_t chunk;
@@ -29,9 +30,13 @@ struct options {
     int64_t greedy_tokens;
 };
 
+static const char *const devices[] = {"cpu", "auto", "cuda", NULL}; /* enum device_wish */
+
 static const struct setting rows[] = {
     {SETTING_FIELD(struct options, model), .name = "model", .metavar = "DIR",
      .help = "Hugging Face folder of the model"},
+    {SETTING_FIELD(struct options, device), .name = "device", .initial = "auto", .choices = devices,
+     .metavar = "NAME", .help = "cpu, cuda, or auto: cuda where there is one"},
     {SETTING_FIELD(struct options, local_ranks), .name = "local-ranks", .metavar = "N",
      .help = "ranks as threads of this process; 0: every process of mpirun is one rank",
      .max = 256},
@@ -303,6 +308,7 @@ static int evaluate(const struct options *options)
 {
     struct eval eval = {.options = options};
     struct group_run_options group = {.model_folder = options->model,
+                                      .device = (enum device_wish)options->device,
                                       .local_ranks = (int)options->local_ranks,
                                       .threads = (int)options->threads,
                                       .kv_memory_bytes = options->kv_memory,

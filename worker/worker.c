@@ -4,6 +4,7 @@
 #include "worker/control_link.h"
 #include "worker/engine.h"
 #include "worker/lockstep.h"
+#include "worker/rank_device.h"
 
 #include <sched.h>
 #include <stdio.h>
@@ -22,7 +23,8 @@ struct worker {
     struct comm_group *group;
     const struct worker_options *options;
     struct group_settings settings;
-    char (*hosts)[CONTROL_HOST_BYTES]; /* owned [ranks] */
+    struct rank_hosts hosts;
+    struct rank_device device;
     struct model_shard *shard;
     struct lockstep *lockstep;
     struct rank_report report;
@@ -37,26 +39,13 @@ struct worker {
 static enum tca_status share_hosts(struct worker *worker)
 {
     struct comm_group *group = worker->group;
-    size_t all = (size_t)group->ranks * sizeof(*worker->hosts);
-    int timeout_ms = worker->options->step_timeout_ms;
 
-    worker->hosts = calloc((size_t)group->ranks, sizeof(*worker->hosts));
     worker->reports = calloc((size_t)group->ranks, sizeof(*worker->reports));
-    if (worker->hosts == NULL || worker->reports == NULL)
+    if (worker->reports == NULL)
         return TCA_ERR_NO_MEMORY;
-    gethostname(worker->report.host, sizeof(worker->report.host) - 1);
-    TCA_TRY(group->ops->gather(group, group->rank == 0 ? worker->hosts : NULL, worker->report.host,
-                               sizeof(worker->report.host), 0, timeout_ms));
-    return group->ops->broadcast(group, worker->hosts, all, 0, timeout_ms);
-}
-
-static int ranks_on_this_host(const struct worker *worker)
-{
-    int ranks = 0;
-
-    for (int rank = 0; rank < worker->group->ranks; rank++)
-        ranks += strcmp(worker->hosts[rank], worker->report.host) == 0;
-    return ranks < 1 ? 1 : ranks;
+    TCA_TRY(rank_hosts_init(&worker->hosts, group, worker->options->step_timeout_ms));
+    memcpy(worker->report.host, worker->hosts.name[group->rank], sizeof(worker->report.host));
+    return TCA_OK;
 }
 
 static int usable_cores(void)
@@ -94,43 +83,55 @@ static enum tca_status share_settings(struct worker *worker)
     return status;
 }
 
-static const struct kernel_backend *choose_backend(const struct worker *worker)
+static enum device_wish device_wish(const struct worker *worker)
 {
     switch ((enum control_device)worker->settings.device) {
-    case CONTROL_DEVICE_AUTO:
-        return kernel_backend_cuda() != NULL ? kernel_backend_cuda() : kernel_backend_cpu();
     case CONTROL_DEVICE_CPU:
-        return kernel_backend_cpu();
+        return DEVICE_CPU;
     case CONTROL_DEVICE_CUDA:
-        return kernel_backend_cuda();
+        return DEVICE_CUDA;
+    case CONTROL_DEVICE_AUTO:
+        break;
     }
-    return NULL;
+    return DEVICE_AUTO;
+}
+
+static void describe_device(struct worker *worker, int threads)
+{
+    const struct rank_device *device = &worker->device;
+
+    if (device->backend == kernel_backend_cpu())
+        snprintf(worker->report.device, sizeof(worker->report.device), "%s, %d thread%s",
+                 device->backend->name, threads, threads == 1 ? "" : "s");
+    else
+        snprintf(worker->report.device, sizeof(worker->report.device), "%s %d",
+                 device->backend->name, device->index);
 }
 
 static enum tca_status load(struct worker *worker, struct tca_error *error)
 {
-    int on_host = ranks_on_this_host(worker);
+    int on_host = worker->hosts.own_ranks;
     int threads = worker->settings.threads;
     struct model_shard_options options = {
         .model_folder = worker->settings.model_folder,
-        .backend = choose_backend(worker),
-        .ranks_on_device = on_host,
         .kv_memory_bytes = (size_t)worker->settings.kv_memory_bytes,
         .chunk_tokens = worker->settings.chunk_tokens,
         .max_sequences = worker->settings.max_sequences,
         .has_dummy_weights = worker->settings.has_dummy_weights != 0,
         .timeout_ms = worker->options->step_timeout_ms};
 
-    if (options.backend == NULL)
-        return tca_fail(error, TCA_ERR_DEVICE, "device cuda: none is usable here");
+    TCA_TRY(rank_device_open(device_wish(worker), worker->group, &worker->hosts,
+                             worker->options->step_timeout_ms, &worker->device, error));
+    options.backend = worker->device.backend;
+    options.device = worker->device.index;
+    options.ranks_on_device = worker->device.ranks_on_device;
     if (threads == 0)
         threads = usable_cores() / on_host;
     options.threads = threads < 1 ? 1 : threads;
-    snprintf(worker->report.device, sizeof(worker->report.device), "%s, %d thread%s",
-             options.backend->name, options.threads, options.threads == 1 ? "" : "s");
-    TCA_TRY(model_shard_create(&options, worker->group, &worker->shard, error));
+    describe_device(worker, options.threads);
+    TCA_TRY(model_shard_create(&options, worker->device.group, &worker->shard, error));
     worker->report.facts = *model_shard_facts(worker->shard);
-    if (lockstep_create(worker->group, worker->shard, worker->options->step_timeout_ms,
+    if (lockstep_create(worker->device.group, worker->shard, worker->options->step_timeout_ms,
                         &worker->lockstep) != TCA_OK)
         return tca_fail(error, TCA_ERR_NO_MEMORY, "no memory for the step plan");
     log_info("rank %d: %s on %s, %zu bytes of weights, %zu of workspace, %zu for KV: %lld tokens",
@@ -236,7 +237,7 @@ static enum tca_status take_messages(struct worker *worker, bool is_busy, bool *
 /* Steps until Stop, or until the coordinator or a rank is lost. */
 static enum tca_status lead_steps(struct worker *worker)
 {
-    struct comm_group *group = worker->group;
+    struct comm_group *group = worker->device.group;
     bool is_busy = false;
     bool is_stop = false;
     uint64_t steps = 0;
@@ -277,7 +278,8 @@ static void release(struct worker *worker)
     model_shard_destroy(worker->shard);
     bytes_free(&worker->message);
     free(worker->reports);
-    free(worker->hosts);
+    rank_device_close(&worker->device);
+    rank_hosts_deinit(&worker->hosts);
 }
 
 /* *is_in_step_out: all ranks have ended in agreement, whatever the status. */
