@@ -9,9 +9,10 @@
  * (2) A sequence of tokens, each an encoding of itself, whose neighbours are all compatible is
  *     the encoding of the whole: the first merge to cross a boundary would have been chosen, at
  *     the same state of the two tokens there, in the encoding of that pair alone.
- * So encode a window, drop the last tokens (what follows could change them), go on at the
- * boundary that is left, and check the one pair at the junction. When it is not compatible, step
- * back and take a larger window; a window that starts at 0 has no junction. */
+ * So encode a window, drop the last tokens (what follows could change them), and start the next
+ * window at the last token that is left. When it comes out as the first token again, it is
+ * compatible with the tokens on both its sides, and (2) holds. When it does not, step back and
+ * take a larger window; a window that starts at 0 depends on nothing. */
 #include "model/bpe.h"
 
 #include <stdlib.h>
@@ -20,7 +21,7 @@
 enum {
     SCAN_SYMBOLS = 128,  /* longer runs of symbols take the heap */
     WORD_BYTES = 64,     /* longer pre-tokens take windows; a byte is at most two symbols */
-    WINDOW_SYMBOLS = 64, /* the smallest window */
+    WINDOW_SYMBOLS = 48, /* the smallest window */
     WINDOW_GROWTH = 4,
 };
 
@@ -35,8 +36,6 @@ struct bpe_window {
     size_t capacity; /* symbols */
     int32_t *ids;    /* [capacity] */
     uint32_t *lengths;
-    int32_t *pair_ids; /* [capacity]: the two tokens at a junction */
-    uint32_t *pair_lengths;
     /* Of the heap: by the position of the left symbol. */
     uint32_t *previous, *next;
     struct bpe_merge *best; /* the merge with the symbol to the right */
@@ -46,103 +45,136 @@ struct bpe_window {
 
 static const struct bpe_merge no_merge = {.rank = BPE_NO_RANK};
 
-static uint32_t first_slot(const struct bpe *bpe, int32_t left, int32_t right)
+/* Fibonacci hashing: the upper half of the product is mixed best. */
+static uint32_t hash_pair(int32_t left, int32_t right)
 {
     const uint64_t pair = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
 
-    /* Fibonacci hashing: the upper bits of the product are mixed best. */
-    return (uint32_t)(pair * UINT64_C(0x9e3779b97f4a7c15) >> 32) & (bpe->slot_count - 1);
+    return (uint32_t)(pair * UINT64_C(0x9e3779b97f4a7c15) >> 32);
+}
+
+/* The slot of a pair, or the free one where it would go. There are slots, and never all in use. */
+static struct bpe_slot *find_slot(const struct bpe *bpe, int32_t left, int32_t right)
+{
+    const uint32_t hash = hash_pair(left, right), mask = bpe->slot_count - 1;
+
+    for (uint32_t at = (hash >> 8) & mask;; at = (at + 1) & mask) {
+        struct bpe_slot *slot = &bpe->slots[at];
+
+        if (slot->merge < 0 || (slot->hash == hash && bpe->merges[slot->merge].left == left &&
+                                bpe->merges[slot->merge].right == right))
+            return slot;
+    }
 }
 
 static const struct bpe_merge *find_merge(const struct bpe *bpe, int32_t left, int32_t right)
 {
+    const struct bpe_slot *slot;
+
     if (bpe->slot_count == 0)
         return &no_merge;
-    for (uint32_t slot = first_slot(bpe, left, right);; slot = (slot + 1) & (bpe->slot_count - 1)) {
-        const struct bpe_merge *merge = &bpe->slots[slot];
-
-        if (merge->left == left && merge->right == right)
-            return merge;
-        if (merge->left < 0)
-            return &no_merge;
-    }
+    slot = find_slot(bpe, left, right);
+    return slot->merge < 0 ? &no_merge : &bpe->merges[slot->merge];
 }
 
-static void put_merge(struct bpe *bpe, const struct bpe_merge *merge)
+/* Twice the slots, and the merges for half of them. */
+static enum tca_status grow(struct bpe *bpe)
 {
-    uint32_t slot = first_slot(bpe, merge->left, merge->right);
+    const uint32_t count = bpe->slot_count == 0 ? 1024 : bpe->slot_count * 2;
+    struct bpe_merge *merges = realloc(bpe->merges, count / 2 * sizeof(*merges));
+    struct bpe_slot *slots;
 
-    while (bpe->slots[slot].left >= 0 &&
-           (bpe->slots[slot].left != merge->left || bpe->slots[slot].right != merge->right))
-        slot = (slot + 1) & (bpe->slot_count - 1);
-    bpe->merges += bpe->slots[slot].left < 0;
-    bpe->slots[slot] = *merge;
+    if (merges == NULL)
+        return TCA_ERR_NO_MEMORY;
+    bpe->merges = merges;
+    slots = malloc(count * sizeof(*slots));
+    if (slots == NULL)
+        return TCA_ERR_NO_MEMORY;
+    memset(slots, 0xff, count * sizeof(*slots));
+    free(bpe->slots);
+    bpe->slots = slots;
+    bpe->slot_count = count;
+    for (uint32_t i = 0; i < bpe->merge_count; i++)
+        *find_slot(bpe, merges[i].left, merges[i].right) =
+            (struct bpe_slot){hash_pair(merges[i].left, merges[i].right), (int32_t)i};
+    return TCA_OK;
 }
 
 enum tca_status bpe_add_merge(struct bpe *bpe, const struct bpe_merge *merge)
 {
-    if (bpe->merges >= bpe->slot_count / 2) {
-        struct bpe grown = *bpe;
+    struct bpe_slot *slot;
 
-        grown.slot_count = bpe->slot_count == 0 ? 1024 : bpe->slot_count * 2;
-        grown.merges = 0;
-        grown.slots = malloc(grown.slot_count * sizeof(*grown.slots));
-        if (grown.slots == NULL)
-            return TCA_ERR_NO_MEMORY;
-        memset(grown.slots, 0xff, grown.slot_count * sizeof(*grown.slots));
-        for (uint32_t i = 0; i < bpe->slot_count; i++)
-            if (bpe->slots[i].left >= 0)
-                put_merge(&grown, &bpe->slots[i]);
-        free(bpe->slots);
-        *bpe = grown;
-    }
-    put_merge(bpe, merge);
+    if (bpe->merge_count >= bpe->slot_count / 2)
+        TCA_TRY(grow(bpe));
+    slot = find_slot(bpe, merge->left, merge->right);
+    if (slot->merge < 0)
+        *slot =
+            (struct bpe_slot){hash_pair(merge->left, merge->right), (int32_t)bpe->merge_count++};
+    bpe->merges[slot->merge] = *merge;
     return TCA_OK;
 }
 
 void bpe_free(struct bpe *bpe)
 {
+    free(bpe->merges);
     free(bpe->slots);
     *bpe = (struct bpe){0};
 }
 
-/* Merge by scanning for the lowest rank. At most SCAN_SYMBOLS symbols. */
+/* The pairs of a short run: what each merges to. */
+struct pairs {
+    int32_t rank[SCAN_SYMBOLS], merged[SCAN_SYMBOLS];
+    size_t count;
+};
+
+static void look_up_pair(const struct bpe *bpe, const struct run *run, struct pairs *pairs,
+                         size_t left)
+{
+    const struct bpe_merge *merge = find_merge(bpe, run->ids[left], run->ids[left + 1]);
+
+    pairs->rank[left] = merge->rank;
+    pairs->merged[left] = merge->merged;
+}
+
+/* The leftmost pair of the lowest rank. In two loops, because the compiler makes vector code of
+ * the first. */
+static size_t find_best(const struct pairs *pairs)
+{
+    int32_t lowest = pairs->rank[0];
+    size_t best = 0;
+
+    for (size_t i = 1; i < pairs->count; i++)
+        lowest = pairs->rank[i] < lowest ? pairs->rank[i] : lowest;
+    while (pairs->rank[best] != lowest)
+        best++;
+    return best;
+}
+
+/* Merge by scanning for the lowest rank. 1 to SCAN_SYMBOLS symbols. */
 static void merge_by_scan(const struct bpe *bpe, struct run *run)
 {
-    int32_t rank[SCAN_SYMBOLS], merged[SCAN_SYMBOLS];
-    size_t pairs = run->count - 1; /* the run is never empty */
+    struct pairs pairs = {.count = run->count - 1};
 
-    for (size_t i = 0; i < pairs; i++) {
-        const struct bpe_merge *merge = find_merge(bpe, run->ids[i], run->ids[i + 1]);
+    for (size_t i = 0; i < pairs.count; i++)
+        look_up_pair(bpe, run, &pairs, i);
+    while (pairs.count > 0) {
+        const size_t best = find_best(&pairs), behind = pairs.count - best - 1;
 
-        rank[i] = merge->rank;
-        merged[i] = merge->merged;
-    }
-    while (pairs > 0) {
-        size_t best = 0;
-
-        for (size_t i = 1; i < pairs; i++)
-            if (rank[i] < rank[best])
-                best = i;
-        if (rank[best] == BPE_NO_RANK)
+        if (pairs.rank[best] == BPE_NO_RANK)
             break;
-        run->ids[best] = merged[best];
+        run->ids[best] = pairs.merged[best];
         run->lengths[best] += run->lengths[best + 1];
-        pairs--;
-        for (size_t i = best + 1; i <= pairs; i++) {
-            run->ids[i] = run->ids[i + 1];
-            run->lengths[i] = run->lengths[i + 1];
-            rank[i - 1] = rank[i]; /* the pair at best is looked up anew below */
-            merged[i - 1] = merged[i];
-        }
-        for (size_t i = best == 0 ? 0 : best - 1; i <= best && i < pairs; i++) {
-            const struct bpe_merge *merge = find_merge(bpe, run->ids[i], run->ids[i + 1]);
-
-            rank[i] = merge->rank;
-            merged[i] = merge->merged;
-        }
+        memmove(run->ids + best + 1, run->ids + best + 2, behind * sizeof(*run->ids));
+        memmove(run->lengths + best + 1, run->lengths + best + 2, behind * sizeof(*run->lengths));
+        memmove(pairs.rank + best, pairs.rank + best + 1, behind * sizeof(*pairs.rank));
+        memmove(pairs.merged + best, pairs.merged + best + 1, behind * sizeof(*pairs.merged));
+        pairs.count--;
+        if (best > 0)
+            look_up_pair(bpe, run, &pairs, best - 1);
+        if (best < pairs.count)
+            look_up_pair(bpe, run, &pairs, best);
     }
-    run->count = pairs + 1;
+    run->count = pairs.count + 1;
 }
 
 static void heap_push(struct bpe_window *window, int32_t rank, uint32_t position)
@@ -221,14 +253,6 @@ static void merge_by_heap(const struct bpe *bpe, struct bpe_window *window, stru
     run->count = used;
 }
 
-static void merge_run(const struct bpe *bpe, struct bpe_window *window, struct run *run)
-{
-    if (run->count <= SCAN_SYMBOLS)
-        merge_by_scan(bpe, run);
-    else
-        merge_by_heap(bpe, window, run);
-}
-
 /* What the bytes are before any merge; returns the symbols written. `symbols` has
  * room for one more. */
 static size_t write_symbols(const struct bpe *bpe, const char *text, size_t bytes, int32_t *symbols)
@@ -270,8 +294,6 @@ static void window_free(struct bpe_window *window)
         return;
     free(window->ids);
     free(window->lengths);
-    free(window->pair_ids);
-    free(window->pair_lengths);
     free(window->previous);
     free(window->next);
     free(window->best);
@@ -288,15 +310,12 @@ static struct bpe_window *window_create(size_t capacity)
     window->capacity = capacity;
     window->ids = malloc(capacity * sizeof(*window->ids));
     window->lengths = malloc(capacity * sizeof(*window->lengths));
-    window->pair_ids = malloc(capacity * sizeof(*window->pair_ids));
-    window->pair_lengths = malloc(capacity * sizeof(*window->pair_lengths));
     window->previous = malloc(capacity * sizeof(*window->previous));
     window->next = malloc(capacity * sizeof(*window->next));
     window->best = malloc(capacity * sizeof(*window->best));
     window->heap = malloc(3 * capacity * sizeof(*window->heap));
-    if (window->ids == NULL || window->lengths == NULL || window->pair_ids == NULL ||
-        window->pair_lengths == NULL || window->previous == NULL || window->next == NULL ||
-        window->best == NULL || window->heap == NULL) {
+    if (window->ids == NULL || window->lengths == NULL || window->previous == NULL ||
+        window->next == NULL || window->best == NULL || window->heap == NULL) {
         window_free(window);
         return NULL;
     }
@@ -344,73 +363,47 @@ void bpe_scratch_free(struct bpe_scratch *scratch)
     *scratch = (struct bpe_scratch){0};
 }
 
-/* Encode `count` symbols into run_out, whose arrays have room for them. */
-static void encode_symbols(const struct bpe *bpe, struct bpe_window *window, const int32_t *symbols,
-                           size_t count, struct run *run_out)
-{
-    memcpy(run_out->ids, symbols, count * sizeof(*symbols));
-    for (size_t i = 0; i < count; i++)
-        run_out->lengths[i] = 1;
-    run_out->count = count;
-    merge_run(bpe, window, run_out);
-}
-
-/* Symbols that were merged last, because text without words often repeats itself. */
-struct memory {
-    size_t start, count; /* of long_word.symbols; count 0: none */
-    size_t tokens;       /* that they became */
-};
-
-/* The tokens that stand so far, and the window behind them. */
+/* The tokens that stand so far, and the window at the last of them. */
 struct long_word {
     const int32_t *symbols;
     size_t count;        /* of symbols */
-    size_t start;        /* of the window: symbols behind which tokens stand */
+    size_t end;          /* of the tokens that stand, in symbols */
     size_t window;       /* symbols */
-    size_t furthest;     /* where a junction failed last; no small window before it is passed */
+    size_t furthest;     /* where a window failed last; no small one before it is passed */
     size_t tokens;       /* that stand */
     uint32_t *lengths;   /* [tokens] */
     size_t first_output; /* ids_out->ids[first_output + tokens] are theirs */
-    struct memory last_window, last_pair;
-    uint32_t last_pair_length; /* of the pair's first token */
+    /* The window that was merged last, because text without words often repeats itself. */
+    size_t known_start, known_count; /* symbols; count 0: none */
+    size_t known_tokens;
 };
 
-static bool is_remembered(const struct long_word *word, const struct memory *memory, size_t start,
-                          size_t count)
+/* Of the last token that stands; 0 when there is none. */
+static size_t last_length(const struct long_word *word)
 {
-    return memory->count == count && memcmp(word->symbols + memory->start, word->symbols + start,
-                                            count * sizeof(*word->symbols)) == 0;
+    return word->tokens == 0 ? 0 : word->lengths[word->tokens - 1];
 }
 
-/* Whether the last token that stands and one of `next_length` symbols after it stay apart. */
-static bool is_compatible(const struct bpe *bpe, struct bpe_window *window, struct long_word *word,
-                          uint32_t next_length)
-{
-    const uint32_t last_length = word->lengths[word->tokens - 1];
-    const size_t start = word->start - last_length, count = (size_t)last_length + next_length;
-    struct run pair = {window->pair_ids, window->pair_lengths, 0};
-
-    if (word->last_pair_length == last_length &&
-        is_remembered(word, &word->last_pair, start, count))
-        return true;
-    encode_symbols(bpe, window, word->symbols + start, count, &pair);
-    if (pair.count != 2 || pair.lengths[0] != last_length)
-        return false;
-    word->last_pair = (struct memory){start, count, 2};
-    word->last_pair_length = last_length;
-    return true;
-}
-
-/* Encode the window into the arrays of `window`; returns the tokens. */
+/* Encode `count` symbols from `start` into the arrays of `window`; returns the tokens. */
 static size_t merge_window(const struct bpe *bpe, struct bpe_window *window, struct long_word *word,
-                           size_t symbols)
+                           size_t start, size_t count)
 {
-    struct run run = {window->ids, window->lengths, 0};
+    const int32_t *symbols = word->symbols + start;
+    struct run run = {window->ids, window->lengths, count};
 
-    if (is_remembered(word, &word->last_window, word->start, symbols))
-        return word->last_window.tokens;
-    encode_symbols(bpe, window, word->symbols + word->start, symbols, &run);
-    word->last_window = (struct memory){word->start, symbols, run.count};
+    if (word->known_count == count &&
+        memcmp(word->symbols + word->known_start, symbols, count * sizeof(*symbols)) == 0)
+        return word->known_tokens;
+    memcpy(run.ids, symbols, count * sizeof(*symbols));
+    for (size_t i = 0; i < count; i++)
+        run.lengths[i] = 1;
+    if (count <= SCAN_SYMBOLS)
+        merge_by_scan(bpe, &run);
+    else
+        merge_by_heap(bpe, window, &run);
+    word->known_start = start;
+    word->known_count = count;
+    word->known_tokens = run.count;
     return run.count;
 }
 
@@ -419,14 +412,22 @@ static void step_back(struct long_word *word)
 {
     size_t back = 0;
 
-    word->furthest = word->start > word->furthest ? word->start : word->furthest;
+    word->furthest = word->end > word->furthest ? word->end : word->furthest;
     word->window *= WINDOW_GROWTH;
     while (word->tokens > 0 && back < word->window / 2)
         back += word->lengths[--word->tokens];
-    word->start -= back;
+    word->end -= back;
 }
 
-/* How many of the window's tokens will stand: all at the end of the word, else those that end in
+/* A smaller window where tokens are short, once the place of the last failure is passed. */
+static void shrink_window(struct long_word *word)
+{
+    while (word->end > word->furthest && word->window > WINDOW_SYMBOLS &&
+           word->window / WINDOW_GROWTH >= 4 * last_length(word))
+        word->window /= WINDOW_GROWTH;
+}
+
+/* How many of the window's tokens may stand: all at the end of the word, else those that end in
  * its first three quarters. */
 static size_t count_standing(const struct run *run, size_t symbols, bool is_end)
 {
@@ -439,54 +440,45 @@ static size_t count_standing(const struct run *run, size_t symbols, bool is_end)
     return count;
 }
 
-/* Let the first `count` tokens of `run` stand. */
-static enum tca_status append_tokens(struct long_word *word, const struct run *run, size_t count,
-                                     struct token_ids *ids_out)
+/* Let the tokens [first, end) of `run` stand. */
+static enum tca_status append_tokens(struct long_word *word, const struct run *run, size_t first,
+                                     size_t end, struct token_ids *ids_out)
 {
     ids_out->count = word->first_output + word->tokens;
-    TCA_TRY(token_ids_append(ids_out, run->ids, count));
-    for (size_t i = 0; i < count; i++) {
+    TCA_TRY(token_ids_append(ids_out, run->ids + first, end - first));
+    for (size_t i = first; i < end; i++) {
         word->lengths[word->tokens++] = run->lengths[i];
-        word->start += run->lengths[i];
+        word->end += run->lengths[i];
     }
     return TCA_OK;
-}
-
-/* A smaller window where tokens are short, once the place of the last failure is passed. */
-static void shrink_window(struct long_word *word)
-{
-    const size_t longest = 2 * (size_t)word->lengths[word->tokens - 1];
-
-    while (word->start > word->furthest && word->window > WINDOW_SYMBOLS &&
-           word->window / WINDOW_GROWTH >= longest)
-        word->window /= WINDOW_GROWTH;
 }
 
 static enum tca_status encode_window(const struct bpe *bpe, struct bpe_scratch *scratch,
                                      struct long_word *word, struct token_ids *ids_out)
 {
-    const size_t left = word->count - word->start;
+    const size_t overlap = last_length(word), start = word->end - overlap;
+    const size_t left = word->count - start;
     const size_t symbols = word->window < left ? word->window : left;
-    const size_t last_length = word->tokens == 0 ? 0 : word->lengths[word->tokens - 1];
+    const size_t first = overlap > 0 ? 1 : 0;
     struct run run;
     size_t standing;
 
-    if (scratch->window == NULL || scratch->window->capacity < last_length + symbols) {
-        TCA_TRY(scratch_grow_window(scratch, last_length + symbols));
-        word->last_window.count = 0;
+    if (scratch->window == NULL || scratch->window->capacity < symbols) {
+        TCA_TRY(scratch_grow_window(scratch, symbols));
+        word->known_count = 0;
     }
-    run = (struct run){scratch->window->ids, scratch->window->lengths,
-                       merge_window(bpe, scratch->window, word, symbols)};
+    run = (struct run){scratch->window->ids, scratch->window->lengths, 0};
+    run.count = merge_window(bpe, scratch->window, word, start, symbols);
     standing = count_standing(&run, symbols, symbols == left);
-    if (standing == 0) {
+    if (standing <= first && symbols < left) {
         word->window *= WINDOW_GROWTH;
         return TCA_OK;
     }
-    if (word->tokens > 0 && !is_compatible(bpe, scratch->window, word, run.lengths[0])) {
+    if (overlap > 0 && run.lengths[0] != overlap) {
         step_back(word);
         return TCA_OK;
     }
-    TCA_TRY(append_tokens(word, &run, standing, ids_out));
+    TCA_TRY(append_tokens(word, &run, first, standing, ids_out));
     shrink_window(word);
     return TCA_OK;
 }
@@ -502,7 +494,7 @@ enum tca_status bpe_encode(const struct bpe *bpe, const char *text, size_t bytes
     word.symbols = scratch->symbols;
     word.lengths = scratch->lengths;
     word.count = write_symbols(bpe, text, bytes, scratch->symbols);
-    while (word.start < word.count)
+    while (word.end < word.count)
         TCA_TRY(encode_window(bpe, scratch, &word, ids_out));
     return TCA_OK;
 }

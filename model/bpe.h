@@ -13,9 +13,16 @@
 enum { BPE_NO_RANK = INT32_MAX };
 
 struct bpe_merge {
-    int32_t left, right; /* left = -1: a free slot */
-    int32_t rank;        /* BPE_NO_RANK: the pair does not merge */
+    int32_t left, right;
+    int32_t rank; /* BPE_NO_RANK: the pair does not merge */
     int32_t merged;
+};
+
+/* Small, so that looking for a pair that does not merge seldom leaves the processor's cache; the
+ * merges that are used most come first in their array and stay there as well. */
+struct bpe_slot {
+    uint32_t hash; /* of the pair */
+    int32_t merge; /* index, -1: a free slot */
 };
 
 /* What a byte starts as: its own token, two tokens (byte fallback of a character of two bytes),
@@ -28,9 +35,9 @@ struct bpe_byte {
 
 /* Filled once, then read-only. All zeros is empty. */
 struct bpe {
-    struct bpe_merge *slots; /* [slot_count] hash table, owned */
-    uint32_t slot_count;
-    uint32_t merges;
+    struct bpe_merge *merges; /* [merge_count], owned */
+    struct bpe_slot *slots;   /* [slot_count] hash table, owned */
+    uint32_t merge_count, slot_count;
     struct bpe_byte bytes[256];
     size_t symbols_per_byte; /* the largest count in `bytes` */
     bool fuse_unknown;       /* a run of unknown bytes is one unknown token */
