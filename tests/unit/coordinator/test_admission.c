@@ -90,6 +90,7 @@ static void what_can_never_fit_is_refused_with_the_numbers(void **state)
     assert_non_null(strstr(fixture->error.text, "50001"));
     assert_non_null(strstr(fixture->error.text, "50000"));
     fixture->admission.max_tokens = 1000000;
+    assert_int_equal(ask(fixture, 64 * 900), ADMISSION_NOW);
     assert_int_equal(ask(fixture, 64 * 900 + 1), ADMISSION_NEVER);
     assert_non_null(strstr(fixture->error.text, "57664"));
     assert_non_null(strstr(fixture->error.text, "57600"));

@@ -120,6 +120,27 @@ static void closing_ends_the_command_and_its_children(void **state)
     rmdir(folder);
 }
 
+static void closing_asks_before_it_kills(void **state)
+{
+    char folder[] = "/tmp/tca-test-launcher-XXXXXX";
+    char place[80], path[64];
+    struct launcher *launcher;
+
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof(path), "%s/pid", folder);
+    snprintf(place, sizeof(place), "PLACE=%s", path);
+    launcher = start("trap 'echo asked > $PLACE.end; exit' TERM; echo $$ > $PLACE; "
+                     "while :; do sleep 0.05; done",
+                     place);
+    read_pid(path);
+    launcher_close(launcher, 0);
+    unlink(path);
+    snprintf(path, sizeof(path), "%s/pid.end", folder);
+    assert_int_equal(unlink(path), 0);
+    rmdir(folder);
+}
+
 static void the_command_goes_when_the_coordinator_is_killed(void **state)
 {
     char folder[] = "/tmp/tca-test-launcher-XXXXXX";
@@ -181,6 +202,7 @@ int main(void)
         cmocka_unit_test(a_signal_is_told),
         cmocka_unit_test(a_command_that_is_not_there_is_told),
         cmocka_unit_test(closing_ends_the_command_and_its_children),
+        cmocka_unit_test(closing_asks_before_it_kills),
         cmocka_unit_test(the_command_goes_when_the_coordinator_is_killed),
         cmocka_unit_test(a_command_that_ends_in_time_is_not_killed),
         cmocka_unit_test(a_command_that_is_too_long_is_refused),
