@@ -197,8 +197,7 @@ static enum tca_status exchange_and_sum(struct mpi_group *group, struct slice ow
         if (peer != group->base.rank)
             TCA_TRY(post_send(group, peer, sends[peer].data, sends[peer].bytes, TAG_REDUCE));
     TCA_TRY(wait_for_data(group, own.bytes * (size_t)group->base.ranks));
-    reduce_sum(own.data, sources, &group->base, own.bytes / reduce_element_bytes(dtype),
-               dtype);
+    reduce_sum(own.data, sources, &group->base, own.bytes / reduce_element_bytes(dtype), dtype);
     return TCA_OK;
 }
 
