@@ -42,8 +42,8 @@ class Needles(unittest.TestCase):
                   if fact.answer not in text]
         self.assertLessEqual(len(missed), FACTS - FOUND_MIN, missed)
 
-        for settings in ({"workers": 1}, {"workers": 3}, {"workers": 4},
-                         {"chunk": 256}, {"chunk": 1024}, {"chunk": 16384}):
+        for settings in ({"workers": 1, "chunk": 256}, {"workers": 3, "chunk": 1024},
+                         {"workers": 4, "chunk": 16384}):
             with self.subTest(**settings):
                 again = self.answers(facts[VARIANT_FACTS], **settings)
                 self.assertEqual(again, texts[VARIANT_FACTS])
