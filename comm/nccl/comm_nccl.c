@@ -23,7 +23,8 @@ struct nccl_group {
     struct comm_group *control; /* borrowed */
     int device;
     int timeout_ms;
-    cudaEvent_t marker; /* owned: after the sum that `marked_ms` belongs to */
+    cudaEvent_t marker; /* owned: behind the sums that were enqueued up to marked_ms */
+    cudaEvent_t latest; /* owned: behind the last sum; the next marker */
     pthread_t watcher;
     bool has_watcher;
 
@@ -31,7 +32,8 @@ struct nccl_group {
     pthread_cond_t changed;
     ncclComm_t comm; /* owned; NULL once aborted */
     bool has_failed;
-    bool is_marked; /* a sum may still be under way */
+    bool is_marked; /* the marker was not seen to pass */
+    bool has_later; /* sums were enqueued behind the marker */
     bool is_stopping;
     int64_t marked_ms;
 };
@@ -65,6 +67,18 @@ static enum tca_status finish(struct nccl_group *group, ncclResult_t result, con
     return result == ncclSuccess ? TCA_OK : fail(group, what, ncclGetErrorString(result));
 }
 
+/* Watch what was enqueued last. With the mutex held. */
+static void mark(struct nccl_group *group)
+{
+    cudaEvent_t passed = group->marker;
+
+    group->marker = group->latest;
+    group->latest = passed;
+    group->is_marked = true;
+    group->has_later = false;
+    group->marked_ms = clock_monotonic_ms();
+}
+
 static enum tca_status all_reduce_sum(struct comm_group *base, void *buf, size_t count,
                                       enum kernel_dtype dtype, struct kernel_queue *queue)
 {
@@ -79,9 +93,10 @@ static enum tca_status all_reduce_sum(struct comm_group *base, void *buf, size_t
     if (!group->has_failed)
         status = finish(group, ncclAllReduce(buf, buf, count, type, ncclSum, group->comm, stream),
                         "ncclAllReduce");
-    if (status == TCA_OK && !group->is_marked) {
-        group->is_marked = cudaEventRecord(group->marker, stream) == cudaSuccess;
-        group->marked_ms = clock_monotonic_ms();
+    if (status == TCA_OK && cudaEventRecord(group->latest, stream) == cudaSuccess) {
+        group->has_later = true;
+        if (!group->is_marked)
+            mark(group);
     }
     pthread_mutex_unlock(&group->mutex);
     return status;
@@ -153,7 +168,9 @@ static void look(struct nccl_group *group)
     if (!group->is_marked)
         return;
     done = cudaEventQuery(group->marker);
-    if (done == cudaSuccess)
+    if (done == cudaSuccess && group->has_later)
+        mark(group);
+    else if (done == cudaSuccess)
         group->is_marked = false;
     else if (done != cudaErrorNotReady)
         (void)fail(group, "a sum", cudaGetErrorString(done));
@@ -200,6 +217,8 @@ static void destroy(struct comm_group *base)
         (void)ncclCommAbort(group->comm);
     if (group->marker != NULL)
         cudaEventDestroy(group->marker);
+    if (group->latest != NULL)
+        cudaEventDestroy(group->latest);
     pthread_mutex_destroy(&group->mutex);
     pthread_cond_destroy(&group->changed);
     free(group);
@@ -254,6 +273,8 @@ static enum tca_status prepare(struct nccl_group *group, struct tca_error *error
 
     if (code == cudaSuccess)
         code = cudaEventCreateWithFlags(&group->marker, cudaEventDisableTiming);
+    if (code == cudaSuccess)
+        code = cudaEventCreateWithFlags(&group->latest, cudaEventDisableTiming);
     if (code == cudaSuccess)
         return TCA_OK;
     return tca_fail(error, TCA_ERR_DEVICE, "CUDA device %d: %s", group->device,
