@@ -9,22 +9,6 @@
 /* Blocks a multiprocessor should have, for its memory traffic to overlap. */
 enum { BLOCKS_A_MULTIPROCESSOR = 3 };
 
-static enum tca_status stage_rows_per_head(struct cuda_queue *queue, int kv_heads,
-                                           const struct attention_item *item,
-                                           struct attention_unit *unit)
-{
-    for (int s = 0; s < item->segments; s++) {
-        const void *device;
-
-        if (item->segment[s].rows_per_head == NULL)
-            continue;
-        TCA_TRY(staging_copy(&queue->staging, item->segment[s].rows_per_head,
-                             (size_t)kv_heads * sizeof(int32_t), &device));
-        unit->segment[s].rows_per_head = device;
-    }
-    return TCA_OK;
-}
-
 static enum tca_status run_launch(struct cuda_queue *queue, struct attention_launch *launch,
                                   const struct attention_tensors *tensors)
 {
@@ -64,8 +48,6 @@ enum tca_status cuda_attention(struct kernel_queue *base, uint16_t *out, float *
                 attention_launch_init(&launch, (enum attention_tile)tile, shape);
                 attention_launch_add(&launch, &items[i]);
             }
-            TCA_TRY(stage_rows_per_head(queue, shape->kv_heads, &items[i],
-                                        &launch.unit[launch.count - 1]));
         }
         TCA_TRY(run_launch(queue, &launch, &tensors));
     }

@@ -48,6 +48,7 @@ bool attention_launch_add(struct attention_launch *launch, const struct attentio
                                                            .v = from->v,
                                                            .head_stride = from->head_stride,
                                                            .rows = from->rows,
+                                                           .rows_per_head = from->rows_per_head,
                                                            .causal = from->causal};
     }
     unit->tiles = (int)(((int64_t)item->queries * launch->group + tile_rows - 1) / tile_rows);

@@ -58,7 +58,7 @@ enum attention_tile attention_choose_tile(int64_t rows, int head_dim);
 /* Begin a launch; then add units until one does not fit. */
 void attention_launch_init(struct attention_launch *launch, enum attention_tile tile,
                            const struct attention_shape *shape);
-/* Add an item without its segments' rows_per_head. False: the launch is full. */
+/* False: the launch is full. */
 bool attention_launch_add(struct attention_launch *launch, const struct attention_item *item);
 /* Split keys so that about `blocks_wanted` blocks run, within partial_rows rows of partial sums. */
 void attention_launch_split(struct attention_launch *launch, int blocks_wanted,

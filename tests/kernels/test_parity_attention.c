@@ -40,7 +40,8 @@ struct attention_case {
 /* The inputs on the host. */
 struct inputs {
     struct attention_shape shape;
-    struct attention_item items[ITEMS_MOST]; /* their k and v: of the side that runs */
+    struct attention_item items[ITEMS_MOST]; /* their pointers: of the side that runs */
+    bool is_ragged[ITEMS_MOST][2];
     int32_t ragged[ITEMS_MOST][2][KV_HEADS_MOST];
     uint16_t *kv[ITEMS_MOST][2]; /* K then V of a segment, owned */
     size_t kv_bytes[ITEMS_MOST][2];
@@ -63,10 +64,10 @@ static void make_segment(struct inputs *in, int i, int s, const struct segment_c
                GAP_ROWS * (size_t)in->shape.head_dim * sizeof(uint16_t));
     for (int h = 0; h < in->shape.kv_heads; h++)
         in->ragged[i][s][h] = (int32_t)(random_bits(random) % (uint64_t)(rows + 1));
+    in->is_ragged[i][s] = from->rows < 0;
     in->items[i].segment[s] = (struct attention_segment){
         .head_stride = (int64_t)stride,
         .rows = rows,
-        .rows_per_head = from->rows < 0 ? in->ragged[i][s] : NULL,
         .causal = from->causal,
     };
 }
@@ -107,6 +108,8 @@ static struct outputs run(const struct side *side, struct inputs *in, int item_c
         for (int s = 0; s < in->items[i].segments; s++) {
             uint16_t *kv = put(side, in->kv[i][s], in->kv_bytes[i][s]);
 
+            in->items[i].segment[s].rows_per_head =
+                in->is_ragged[i][s] ? put(side, in->ragged[i][s], sizeof(in->ragged[i][s])) : NULL;
             in->items[i].segment[s].k = kv;
             in->items[i].segment[s].v = kv + in->kv_bytes[i][s] / 2 / sizeof(*kv);
         }
@@ -121,8 +124,13 @@ static struct outputs run(const struct side *side, struct inputs *in, int item_c
                              .lse = take(side, lse, heads * sizeof(float))};
     assert_memory_equal(result.out, result.out_without_lse, bytes);
     for (int i = 0; i < item_count; i++)
-        for (int s = 0; s < in->items[i].segments; s++)
-            drop(side, (void *)(uintptr_t)in->items[i].segment[s].k, in->kv_bytes[i][s]);
+        for (int s = 0; s < in->items[i].segments; s++) {
+            const struct attention_segment *segment = &in->items[i].segment[s];
+
+            drop(side, (void *)(uintptr_t)segment->k, in->kv_bytes[i][s]);
+            if (segment->rows_per_head != NULL)
+                drop(side, (void *)(uintptr_t)segment->rows_per_head, sizeof(in->ragged[i][s]));
+        }
     drop(side, q, bytes);
     return result;
 }
