@@ -155,7 +155,8 @@ class Million(unittest.TestCase):
             list(call)
         self.assertEqual(caught.exception.code(), grpc.StatusCode.ABORTED)
         self.assertEqual(self.service.info().kv_used_tokens, 0)
-        self.assertLess(self.worker_memory("VmSize") - idle["VmSize"], 64 * MIB)
+        # A thread's first malloc alone may reserve 64 MiB of addresses; the document had 3 GiB.
+        self.assertLess(self.worker_memory("VmSize") - idle["VmSize"], 256 * MIB)
         self.assertLess(self.worker_memory("VmRSS") - idle["VmRSS"], 64 * MIB)
         self.assertEqual(len(self.service.list().documents), 0)
         self.assertEqual(os.listdir(os.path.join(self.service.state, "documents")), [])
