@@ -4,8 +4,8 @@
  * Lanes are columns, in vectors of 8 that the compiler maps to what the processor has. Packed
  * arrays hold floats: queries [head_dim, lane], weights [key, lane], values [key, head_dim];
  * scores are [key, lane] and sums of values [head_dim, lane]. */
+#include "base/bf16.h"
 #include "kernels/cpu/attention_tile.h"
-#include "kernels/cpu/bf16.h"
 #include "kernels/cpu/exp_fast.h"
 
 enum {

@@ -2,9 +2,9 @@
  * rows, and when those are too few, runs of whole weight blocks too: several rows of a run are
  * computed into a dense tile and copied to their places. A weight of several parts is a product a
  * part, in f32, added while the tile is in cache. */
+#include "base/bf16.h"
 #include "base/log.h"
 #include "base/sum_tree.h"
-#include "kernels/cpu/bf16.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/matmul_cache.h"
 #include "kernels/cpu/weight.h"

@@ -1,6 +1,6 @@
 /* The row-wise loops in plain C, written so that the compiler vectorises them. A file that is
  * compiled for one instruction set defines ROWS_TABLE and includes this. */
-#include "kernels/cpu/bf16.h"
+#include "base/bf16.h"
 #include "kernels/cpu/exp_fast.h"
 #include "kernels/cpu/rows.h"
 

@@ -1,7 +1,7 @@
 #include "kernels/cpu/weight.h"
 
+#include "base/bf16.h"
 #include "base/log.h"
-#include "kernels/cpu/bf16.h"
 #include "kernels/cpu/cpu_queue.h"
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/ops.h"
