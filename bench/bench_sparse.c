@@ -148,7 +148,10 @@ static enum tca_status run_part(const struct kernel_backend *backend, struct chu
                                 enum part part)
 {
     struct attention_segment keys = earlier_keys(c);
-    struct kv_copy copy = {c->kept_k, c->kept_v, c->copy_rows * HEAD_DIM, c->copy_rows};
+    struct kv_copy copy = {.k = c->kept_k,
+                           .v = c->kept_v,
+                           .head_stride = c->copy_rows * HEAD_DIM,
+                           .rows = c->copy_rows};
     struct select_input input = {.tokens = c->earlier, .window = WINDOW, .block_masses = c->masses};
     int64_t blocks = select_blocks(c->earlier);
     switch (part) {

@@ -94,6 +94,8 @@ static void watch(void *context, const struct engine_event *event)
         return;
     case ENGINE_DOCUMENT_PROGRESS:
     case ENGINE_DOCUMENT_CLOSED:
+    case ENGINE_QUESTION_SELECTION:
+    case ENGINE_QUESTION_EVICTED:
     case ENGINE_QUESTION_TOKEN:
         return;
     }
@@ -126,7 +128,7 @@ static enum tca_status send_document(struct bench *bench, uint64_t key, int64_t 
         state = state * 6364136223846793005U + 1442695040888963407U;
         ids[i] = (int32_t)((state >> 33) % (uint64_t)vocab);
     }
-    engine_open_document(bench->engine, key, tokens);
+    engine_open_document(bench->engine, key, tokens, NULL);
     engine_receive_document(bench->engine, key, ids, tokens);
     free(ids);
     return TCA_OK;

@@ -56,7 +56,7 @@ static enum tca_status ask_init(struct ask *ask, const struct client_options *op
     ask->attention.rule = input_option(options->rule);
     ask->attention.keep = options->keep;
     ask->attention.tau = options->tau;
-    ask->attention.evict = input_option(options->evict);
+    ask->attention.evict = options->evict;
     ask->request.attention = &ask->attention;
     ask->request.raw = options->raw;
     ask->request.parse_special = options->parse_special;

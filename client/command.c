@@ -55,7 +55,8 @@ static const struct setting ask_rows[] = {
     ROW(rule, .name = "rule", .metavar = "RULE", .help = "which tokens of the document it reads"),
     ROW(keep, .name = "keep", .metavar = "SHARE", .help = "share of the document's tokens to read"),
     ROW(tau, .name = "tau", .metavar = "MASS", .help = "attention mass to retain"),
-    ROW(evict, .name = "evict", .metavar = "RULE", .help = "what gives way in a full core cache"),
+    ROW(evict, .name = "evict",
+        .help = "free the KV of the prompt's tokens that are not kept before the answer begins"),
     ROW(no_wait, .name = "no-wait", .help = "refuse rather than wait for a document's prefill"),
 };
 

@@ -38,7 +38,7 @@ struct client_options {
     bool ignore_eos;
     bool no_wait; /* ask */
     double tau;
-    char *evict;
+    bool evict;
 
     bool parse_special; /* ask, generate, tokenize */
 };

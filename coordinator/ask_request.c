@@ -43,11 +43,10 @@ static enum tca_status check_attention(const Tca__V1__AttentionOptions *attentio
     TCA_TRY(rule_check("attention.rule", attention->rule, error));
     TCA_TRY(rule_share_check("attention.keep", attention->keep, error));
     TCA_TRY(rule_share_check("attention.tau", attention->tau, error));
-    if (attention->evict.len > 0)
-        return tca_fail(error, TCA_ERR_UNSUPPORTED,
-                        "attention.evict: \"%.*s\" needs a sparse rule, which this server does not "
-                        "implement",
-                        (int)attention->evict.len, (const char *)attention->evict.data);
+    if (attention->evict)
+        return tca_fail(
+            error, TCA_ERR_UNSUPPORTED,
+            "attention.evict: needs a sparse rule, which this server does not implement");
     if (attention->report_selection)
         return tca_fail(error, TCA_ERR_UNSUPPORTED,
                         "attention.report_selection: rule dense selects nothing");

@@ -210,7 +210,6 @@ static void send_welcome(struct coordinator *coordinator)
     welcome.threads = (uint32_t)options->threads;
     welcome.kv_memory_bytes = (uint64_t)options->kv_memory;
     welcome.chunk_tokens = (uint32_t)options->chunk;
-    welcome.dense_below_tokens = (uint32_t)options->dense_below;
     welcome.dummy_weights = options->weights == OPTIONS_WEIGHTS_DUMMY;
     welcome.max_sequences = (uint32_t)options->max_running;
     welcome.max_tokens = (uint64_t)coordinator->max_tokens;
@@ -297,6 +296,9 @@ static bool take_message(struct coordinator *coordinator, Tca__Control__V1__Work
         return is_ready;
     case TCA__CONTROL__V1__WORKER_MESSAGE__BODY_QUESTION_TOKENS:
         group_question_tokens(coordinator, message->question_tokens);
+        return is_ready;
+    case TCA__CONTROL__V1__WORKER_MESSAGE__BODY_QUESTION_SELECTION:
+    case TCA__CONTROL__V1__WORKER_MESSAGE__BODY_QUESTION_EVICTED:
         return is_ready;
     case TCA__CONTROL__V1__WORKER_MESSAGE__BODY_QUESTION_DONE:
         group_question_done(coordinator, message->question_done);

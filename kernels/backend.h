@@ -37,21 +37,26 @@ struct attention_shape {
     float scale;  /* usually 1 / sqrt(head_dim) */
 };
 
-/* Keys and values to attend to: row i of head h starts at k + h * head_stride + i * head_dim. */
+/* Keys and values to attend to: row i of head h starts at k + h * head_stride + i * head_dim, or at
+ * k + head_offsets[h] + i * head_dim where those are given (a ragged core cache). */
 struct attention_segment {
-    const uint16_t *k, *v; /* bf16 on the device, borrowed */
-    int64_t head_stride;   /* elements */
-    int64_t rows;          /* keys of every head, or the most of any when rows_per_head is given */
+    const uint16_t *k, *v;       /* bf16 on the device, borrowed */
+    int64_t head_stride;         /* elements */
+    const int64_t *head_offsets; /* device [kv_heads], elements; NULL: by head_stride */
+    int64_t rows; /* keys of every head, or the most of any when rows_per_head is given */
     const int32_t *rows_per_head; /* device [kv_heads], each 0..rows; NULL: all have `rows` */
     bool causal; /* the item's query t of T sees rows 0 .. rows - T + t; not with rows_per_head */
 };
+
+/* Heads that read the document in place, kept rows, own rows. */
+enum { ATTENTION_SEGMENTS_MAX = 3 };
 
 /* One sequence's queries in a step. Its keys are all its segments', softmaxed together. */
 struct attention_item {
     int first_query; /* row of q and out */
     int queries;
-    int segments; /* 1 or 2 */
-    struct attention_segment segment[2];
+    int segments; /* 1 .. ATTENTION_SEGMENTS_MAX */
+    struct attention_segment segment[ATTENTION_SEGMENTS_MAX];
 };
 
 /* Where one sequence's new K and V rows go: head h's row i (of `tokens`) to
@@ -64,11 +69,13 @@ struct kv_append {
     int64_t first_row;
 };
 
-/* Where gathered K and V rows go: row i of head h to k + h * head_stride + i * head_dim. */
+/* Where gathered K and V rows go, addressed as in attention_segment. With head_offsets a head's
+ * room is its count rounded up to a multiple of 128 rows, at least. */
 struct kv_copy {
-    uint16_t *k, *v;     /* bf16 on the device */
-    int64_t head_stride; /* elements */
-    int64_t rows;        /* room of every head */
+    uint16_t *k, *v;             /* bf16 on the device */
+    int64_t head_stride;         /* elements */
+    const int64_t *head_offsets; /* device [kv_heads], elements; NULL: by head_stride */
+    int64_t rows;                /* room of every head, or the most of any */
 };
 
 /* Per-head RMS norm of queries and keys (Qwen3). */
@@ -95,6 +102,9 @@ struct kernel_backend {
     /* Waits until the data is in `host`. */
     enum tca_status (*download)(struct kernel_queue *queue, void *host, const void *device,
                                 size_t bytes);
+    /* Within the device; no overlap. */
+    enum tca_status (*copy)(struct kernel_queue *queue, void *to, const void *from, size_t bytes);
+    enum tca_status (*zero)(struct kernel_queue *queue, void *device, size_t bytes);
 
     /* Prepare a matrix from host_rows [rows, cols] bf16, which may be freed afterwards.
      * keep_rows: also serve `embed`. TCA_ERR_NO_MEMORY. */
@@ -207,9 +217,10 @@ struct kernel_backend {
 
     /* select_run() for every KV head, on the device, with the same result to the bit. input:
      * token_scores [kv_heads, tokens] and block_masses [kv_heads, blocks] are device pointers,
-     * tca_shares is host; budgets: host [kv_heads]; kept_out: [kv_heads, kept_stride] i32 and
-     * counts_out: [kv_heads] i32 on the device. TCA_ERR_INVALID, before anything is written: a
-     * budget is too small for its rule or, cut to the tokens, larger than kept_stride. */
+     * tca_shares is host [kv_heads, SELECT_TCA_SIZES]; budgets: host [kv_heads], 0: the head keeps
+     * nothing (it reads its keys in place); kept_out: [kv_heads, kept_stride] i32 and counts_out:
+     * [kv_heads] i32 on the device. TCA_ERR_INVALID, before anything is written: a budget is too
+     * small for its rule or, cut to the tokens, larger than kept_stride. */
     enum tca_status (*select)(struct kernel_queue *queue, int32_t *kept_out, int64_t kept_stride,
                               int32_t *counts_out, enum select_rule rule,
                               const struct select_input *input, const int64_t *budgets,
@@ -231,6 +242,14 @@ struct kernel_backend {
     enum tca_status (*attention_merge)(struct kernel_queue *queue, uint16_t *out, float *lse,
                                        const uint16_t *out_other, const float *lse_other, int rows,
                                        const struct attention_shape *shape);
+
+    /* How much of their attention mass queries keep: masses_out[g] = {sum, least} over the rows and
+     * the group's query heads of min(1, exp(lse_kept - lse)). lse: over all causal keys, lse_kept:
+     * over the kept ones, both [rows, q_heads] f32; -inf in lse counts as 1.
+     * masses_out: [kv_heads, 2] f32. */
+    enum tca_status (*kept_masses)(struct kernel_queue *queue, float *masses_out,
+                                   const float *lse_kept, const float *lse, int rows,
+                                   const struct attention_shape *shape);
 };
 
 const struct kernel_backend *kernel_backend_cpu(void);

@@ -13,15 +13,39 @@ const char *select_rule_name(enum select_rule rule)
     return rule_names[rule];
 }
 
-bool select_rule_parse(const char *name, size_t bytes, enum select_rule *rule_out)
+static const struct {
+    const char *name;
+    struct select_method method;
+} methods[] = {
+    {"dense", {.rule = SELECT_DENSE}},
+    {"window", {.rule = SELECT_WINDOW}},
+    {"block", {.rule = SELECT_BLOCK}},
+    {"pooled", {.rule = SELECT_POOLED}},
+    {"tca", {SELECT_TCA, SELECT_REDUNDANCY_SIMPSON, .observes_last = true}},
+    {"tca-simpson", {SELECT_TCA, SELECT_REDUNDANCY_SIMPSON, .observes_last = false}},
+    {"tca-mass", {SELECT_TCA, SELECT_REDUNDANCY_MASS, .observes_last = false}},
+};
+
+bool select_method_parse(const char *name, size_t bytes, struct select_method *method_out)
 {
-    for (int rule = 0; rule < SELECT_RULE_COUNT; rule++) {
-        if (strlen(rule_names[rule]) != bytes || memcmp(rule_names[rule], name, bytes) != 0)
+    for (size_t i = 0; i < sizeof(methods) / sizeof(*methods); i++) {
+        if (strlen(methods[i].name) != bytes || memcmp(methods[i].name, name, bytes) != 0)
             continue;
-        *rule_out = (enum select_rule)rule;
+        *method_out = methods[i].method;
         return true;
     }
     return false;
+}
+
+bool select_needs_token_scores(const struct select_method *method)
+{
+    return method->rule == SELECT_POOLED || method->rule == SELECT_TCA;
+}
+
+bool select_needs_block_masses(const struct select_method *method)
+{
+    return method->rule == SELECT_BLOCK ||
+           (method->rule == SELECT_TCA && method->redundancy == SELECT_REDUNDANCY_MASS);
 }
 
 int64_t select_blocks(int64_t tokens)

@@ -38,6 +38,13 @@ enum select_redundancy {
     SELECT_REDUNDANCY_MASS,    /* least mass keeps fewest */
 };
 
+/* A rule with its variants, as requests name it. */
+struct select_method {
+    enum select_rule rule;
+    enum select_redundancy redundancy; /* `tca` only */
+    bool observes_last;                /* only the last query observes [S]; `tca` only */
+};
+
 /* One KV head's view of a document (or of the tokens before a prefill chunk). */
 struct select_input {
     int64_t tokens;            /* at least 1, below 2^31 */
@@ -48,9 +55,16 @@ struct select_input {
     const float *tca_shares; /* [SELECT_TCA_SIZES] share of blocks that keep 1, 2, .. 64 tokens */
 };
 
-/* Name and lookup: "dense", "window", "block", "pooled", "tca". False: no such rule. */
+/* "dense", "window", "block", "pooled", "tca". */
 const char *select_rule_name(enum select_rule rule);
-bool select_rule_parse(const char *name, size_t bytes, enum select_rule *rule_out);
+
+/* The rules' names, and for `tca`: "tca" is the paper's (simpson, the last query observes),
+ * "tca-simpson" and "tca-mass" let all queries observe. False: no such method. */
+bool select_method_parse(const char *name, size_t bytes, struct select_method *method_out);
+
+/* What the rule reads: token scores (pooled, tca), block masses (block, tca by mass). */
+bool select_needs_token_scores(const struct select_method *method);
+bool select_needs_block_masses(const struct select_method *method);
 
 /* Blocks of a text: tokens / 64, rounded up. */
 int64_t select_blocks(int64_t tokens);

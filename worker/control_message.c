@@ -74,6 +74,8 @@ enum tca_status control_pack_ready(const struct rank_report *reports, int ranks,
 
     if (info != NULL && list != NULL) {
         ready.fingerprint = text_bytes(reports[0].facts.fingerprint);
+        ready.profile_id = text_bytes(reports[0].facts.profile_id);
+        ready.has_tca_profile = reports[0].facts.has_tca_profile;
         ready.kv_capacity_tokens = (uint64_t)reports[0].facts.kv_capacity_tokens;
         for (int rank = 0; rank < ranks; rank++) {
             uint64_t capacity = (uint64_t)reports[rank].facts.kv_capacity_tokens;
@@ -187,6 +189,35 @@ static enum tca_status pack_question_token(const struct engine_event *event, str
     return pack(&message, out);
 }
 
+static enum tca_status pack_question_selection(const struct engine_event *event, struct bytes *out)
+{
+    Tca__Control__V1__WorkerMessage message = TCA__CONTROL__V1__WORKER_MESSAGE__INIT;
+    Tca__Control__V1__QuestionSelection selection = TCA__CONTROL__V1__QUESTION_SELECTION__INIT;
+    uint32_t bins[ENGINE_SELECTION_BINS];
+
+    memcpy(bins, event->bins, sizeof(bins));
+    selection.key = event->key;
+    selection.layer = (uint32_t)event->layer;
+    selection.kv_head = (uint32_t)event->kv_head;
+    selection.n_bins = ENGINE_SELECTION_BINS;
+    selection.bins = bins;
+    message.body_case = TCA__CONTROL__V1__WORKER_MESSAGE__BODY_QUESTION_SELECTION;
+    message.question_selection = &selection;
+    return pack(&message, out);
+}
+
+static enum tca_status pack_question_evicted(const struct engine_event *event, struct bytes *out)
+{
+    Tca__Control__V1__WorkerMessage message = TCA__CONTROL__V1__WORKER_MESSAGE__INIT;
+    Tca__Control__V1__QuestionEvicted evicted = TCA__CONTROL__V1__QUESTION_EVICTED__INIT;
+
+    evicted.key = event->key;
+    evicted.kv_tokens = (uint64_t)event->kv_tokens;
+    message.body_case = TCA__CONTROL__V1__WORKER_MESSAGE__BODY_QUESTION_EVICTED;
+    message.question_evicted = &evicted;
+    return pack(&message, out);
+}
+
 static Tca__Control__V1__QuestionDone__Reason reason_of(enum question_end end)
 {
     switch (end) {
@@ -218,9 +249,10 @@ static enum tca_status pack_question_done(const struct engine_event *event, stru
     done.decode_ms = (uint64_t)event->usage.decode_ms;
     done.core_cache_bytes = (uint64_t)event->usage.core_cache_bytes;
     done.full_kv_bytes = (uint64_t)event->usage.full_kv_bytes;
-    done.kept_share = 1.0; /* dense attention keeps everything */
-    done.kept_mass_mean = 1.0;
-    done.kept_mass_min = 1.0;
+    done.exchanged_bytes = (uint64_t)event->usage.exchanged_bytes;
+    done.kept_share = event->usage.kept_share;
+    done.kept_mass_mean = event->usage.kept_mass_mean;
+    done.kept_mass_min = event->usage.kept_mass_min;
     message.body_case = TCA__CONTROL__V1__WORKER_MESSAGE__BODY_QUESTION_DONE;
     message.question_done = &done;
     return pack(&message, out);
@@ -239,6 +271,10 @@ enum tca_status control_pack_event(const struct engine_event *event, struct byte
         return pack_document_done(event, TCA__CONTROL__V1__DOCUMENT_DONE__STATE__FAILED, out);
     case ENGINE_QUESTION_PROGRESS:
         return pack_question_progress(event, out);
+    case ENGINE_QUESTION_SELECTION:
+        return pack_question_selection(event, out);
+    case ENGINE_QUESTION_EVICTED:
+        return pack_question_evicted(event, out);
     case ENGINE_QUESTION_TOKEN:
         return pack_question_token(event, out);
     case ENGINE_QUESTION_DONE:
@@ -287,7 +323,15 @@ static enum tca_status read_settings(const Tca__Control__V1__Welcome *welcome,
                         welcome->threads, welcome->chunk_tokens, welcome->max_sequences,
                         (unsigned long long)welcome->max_tokens, THREADS_MAX, CHUNK_TOKENS_MAX,
                         SEQUENCES_MAX, INT32_MAX);
+    if (welcome->profile.len >= sizeof(settings->profile) ||
+        (welcome->profile.len > 0 && memchr(welcome->profile.data, 0, welcome->profile.len)))
+        return tca_fail(error, TCA_ERR_INVALID, "profile: %zu bytes, not 0 to %d",
+                        welcome->profile.len, CONTROL_FOLDER_BYTES - 1);
     TCA_TRY(read_device(&welcome->device, &settings->device, error));
+    if (welcome->profile.len > 0)
+        memcpy(settings->profile, welcome->profile.data, welcome->profile.len);
+    settings->window_tokens = welcome->window_tokens;
+    settings->refresh_every = welcome->refresh_every;
     memcpy(settings->model_folder, folder->data, folder->len);
     settings->threads = (int32_t)welcome->threads;
     settings->kv_memory_bytes = (int64_t)welcome->kv_memory_bytes;
@@ -316,15 +360,38 @@ enum tca_status control_read_welcome(const struct bytes *message,
     return status;
 }
 
+static int64_t clamped(uint64_t tokens)
+{
+    return tokens > INT64_MAX ? INT64_MAX : (int64_t)tokens;
+}
+
+static enum tca_status read_sparsity(ProtobufCBinaryData rule, double keep, double tau,
+                                     struct sparsity *sparsity_out, struct tca_error *error)
+{
+    *sparsity_out = (struct sparsity){.keep = keep, .tau = tau};
+    if (rule.len == 0)
+        return TCA_OK;
+    if (!select_method_parse((const char *)rule.data, rule.len, &sparsity_out->method))
+        return tca_fail(error, TCA_ERR_INVALID, "rule: \"%.*s\" is unknown",
+                        rule.len > 32 ? 32 : (int)rule.len, (const char *)rule.data);
+    if (!(keep > 0.0 && keep <= 1.0) || !(tau >= 0.0 && tau <= 1.0))
+        return tca_fail(error, TCA_ERR_INVALID, "keep %g, tau %g: not within (0, 1] and [0, 1]",
+                        keep, tau);
+    return TCA_OK;
+}
+
 static void open_document(const Tca__Control__V1__DocumentOpen *open, struct engine *engine)
 {
-    if (open->rule.len != 0 && !bytes_equal(&open->rule, "dense"))
-        engine_refuse_document(engine, open->key, TCA_ERR_UNSUPPORTED,
-                               "rule: only dense is supported");
-    else
-        engine_open_document(engine, open->key,
-                             open->token_count > INT64_MAX ? INT64_MAX
-                                                           : (int64_t)open->token_count);
+    struct sparsity prefill;
+    struct tca_error error;
+    enum tca_status status = read_sparsity(open->rule, open->keep, 0.0, &prefill, &error);
+
+    if (status != TCA_OK) {
+        engine_refuse_document(engine, open->key, status, error.text);
+        return;
+    }
+    prefill.dense_below_tokens = clamped(open->dense_below_tokens);
+    engine_open_document(engine, open->key, clamped(open->token_count), &prefill);
 }
 
 static void open_question(const Tca__Control__V1__QuestionOpen *open, struct engine *engine)
@@ -332,7 +399,7 @@ static void open_question(const Tca__Control__V1__QuestionOpen *open, struct eng
     struct question_params params = {
         .key = open->key,
         .document_key = open->document_key,
-        .tokens = open->token_count > INT64_MAX ? INT64_MAX : (int64_t)open->token_count,
+        .tokens = clamped(open->token_count),
         .max_tokens = open->max_tokens,
         .sampling = {.temperature = open->temperature,
                      .top_k = open->top_k > INT32_MAX ? INT32_MAX : (int)open->top_k,
@@ -343,6 +410,16 @@ static void open_question(const Tca__Control__V1__QuestionOpen *open, struct eng
                      .seed = open->seed,
                      .logprobs = open->logprobs > INT32_MAX ? INT32_MAX : (int)open->logprobs}};
 
+    struct tca_error error;
+    enum tca_status status =
+        read_sparsity(open->rule, open->keep, open->tau, &params.sparsity, &error);
+
+    if (status != TCA_OK) {
+        engine_refuse_question(engine, open->key, status, error.text);
+        return;
+    }
+    params.evicts = open->evict != 0;
+    params.reports_selection = open->report_selection != 0;
     if (open->n_end_token > QUESTION_END_TOKENS_MAX) {
         engine_refuse_question(engine, open->key, TCA_ERR_INVALID, "end_token: too many");
         return;

@@ -24,7 +24,10 @@ struct group_settings {
     int32_t max_sequences;
     int64_t max_positions; /* 0: the model's */
     int32_t has_dummy_weights;
-    int32_t is_refused; /* rank 0 has no coordinator: leave */
+    int64_t window_tokens;              /* that every selection keeps at the end */
+    int64_t refresh_every;              /* tokens of an answer until it selects again; 0: never */
+    char profile[CONTROL_FOLDER_BYTES]; /* file; "": the model folder's, if there is one */
+    int32_t is_refused;                 /* rank 0 has no coordinator: leave */
 };
 
 /* What one rank reports when it has loaded its part, or could not. Plain data, gathered. */

@@ -132,6 +132,7 @@ static struct engine_usage usage_of(const struct engine *engine, const struct qu
         usage.decode_ms = question->last_token_ms - question->pass_end_ms;
     usage.full_kv_bytes = tokens * model_config_kv_bytes(engine->config, engine->config->kv_heads);
     usage.core_cache_bytes = usage.full_kv_bytes;
+    usage.kept_share = usage.kept_mass_mean = usage.kept_mass_min = 1.0;
     return usage;
 }
 
@@ -195,7 +196,8 @@ static bool grow_sequences(struct engine *engine)
     return true;
 }
 
-void engine_open_document(struct engine *engine, uint64_t key, int64_t tokens)
+void engine_open_document(struct engine *engine, uint64_t key, int64_t tokens,
+                          const struct sparsity *prefill)
 {
     void *list = engine->document;
     struct document *document;
@@ -218,6 +220,8 @@ void engine_open_document(struct engine *engine, uint64_t key, int64_t tokens)
         goto no_memory;
     }
     document->last_step = engine->steps;
+    if (prefill != NULL)
+        document->prefill = *prefill;
     engine->document[engine->documents++] = document;
     return;
 no_memory:

@@ -18,11 +18,13 @@ struct engine;
 enum engine_event_kind {
     ENGINE_DOCUMENT_PROGRESS, /* tokens_done; at every chunk */
     ENGINE_DOCUMENT_READY,
-    ENGINE_DOCUMENT_CLOSED,   /* asked for; its KV is freed */
-    ENGINE_DOCUMENT_FAILED,   /* status, message; its KV is freed at the next step */
-    ENGINE_QUESTION_PROGRESS, /* tokens_done of its own tokens */
-    ENGINE_QUESTION_TOKEN,    /* token; never an end token */
-    ENGINE_QUESTION_DONE,     /* end, usage; status and message when it failed */
+    ENGINE_DOCUMENT_CLOSED,    /* asked for; its KV is freed */
+    ENGINE_DOCUMENT_FAILED,    /* status, message; its KV is freed at the next step */
+    ENGINE_QUESTION_PROGRESS,  /* tokens_done of its own tokens */
+    ENGINE_QUESTION_SELECTION, /* layer, kv_head, bins; after its pass, if asked for */
+    ENGINE_QUESTION_EVICTED,   /* kv_tokens: what it holds from now on */
+    ENGINE_QUESTION_TOKEN,     /* token; never an end token */
+    ENGINE_QUESTION_DONE,      /* end, usage; status and message when it failed */
 };
 
 struct engine_usage {
@@ -31,7 +33,13 @@ struct engine_usage {
     int64_t decode_ms;        /* first to last token */
     int64_t full_kv_bytes;    /* of document, question and answer over all ranks */
     int64_t core_cache_bytes; /* of what decode reads: all of it, with dense attention */
+    int64_t exchanged_bytes;  /* between ranks, for this question */
+    double kept_share;        /* of the document's KV, mean over layers and KV heads */
+    double kept_mass_mean;    /* of the question's attention, over layers, heads and its tokens */
+    double kept_mass_min;
 };
+
+enum { ENGINE_SELECTION_BINS = 256 };
 
 struct engine_event {
     enum engine_event_kind kind;
@@ -42,6 +50,9 @@ struct engine_event {
     const struct sampled_token *token; /* borrowed for the call */
     enum question_end end;
     struct engine_usage usage;
+    int layer, kv_head;
+    const uint32_t *bins; /* [ENGINE_SELECTION_BINS] kept tokens of equal parts, borrowed */
+    int64_t kv_tokens;
 };
 
 /* Called on the engine's thread, inside its functions. */
@@ -59,7 +70,9 @@ enum tca_status engine_create(const struct engine_options *options, struct locks
                               struct engine **engine_out);
 void engine_destroy(struct engine *engine); /* NULL is a no-op */
 
-void engine_open_document(struct engine *engine, uint64_t key, int64_t tokens);
+/* prefill: what its chunks attend to; NULL: everything. */
+void engine_open_document(struct engine *engine, uint64_t key, int64_t tokens,
+                          const struct sparsity *prefill);
 void engine_receive_document(struct engine *engine, uint64_t key, const int32_t *ids,
                              int64_t count);
 void engine_close_document(struct engine *engine, uint64_t key);

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "worker/batch.h"
 #include "worker/sampler.h"
+#include "worker/sparsity.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -25,7 +26,8 @@ struct document {
     int64_t tokens;   /* of the whole document */
     int64_t received; /* have arrived */
     int64_t done;     /* have been run */
-    int32_t *ids;     /* owned [tokens]; NULL once all are done */
+    struct sparsity prefill;
+    int32_t *ids; /* owned [tokens]; NULL once all are done */
     uint64_t last_step;
     bool is_close_wanted; /* report CLOSED when its memory is free */
 };
@@ -38,6 +40,9 @@ struct question_params {
     struct sampler_params sampling;
     int end_tokens;
     int32_t end_token[QUESTION_END_TOKENS_MAX];
+    struct sparsity sparsity;
+    bool evicts; /* of a bare prompt: its full KV is freed before the answer */
+    bool reports_selection;
 };
 
 enum question_end { QUESTION_EOS, QUESTION_LENGTH, QUESTION_CANCELLED, QUESTION_FAILED };

@@ -28,6 +28,9 @@ struct model_shard_options {
     int max_sequences;      /* decoding questions of one step */
     bool has_dummy_weights; /* config.json only; pseudo-random weights */
     int timeout_ms;         /* of every wait for a peer */
+    int64_t window_tokens;  /* that every selection keeps at the end */
+    int64_t refresh_every;  /* tokens of an answer until it selects again; 0: never */
+    const char *profile;    /* file; NULL: the model folder's, if there is one */
 };
 
 struct model_shard_facts {
@@ -39,6 +42,8 @@ struct model_shard_facts {
     int64_t kv_capacity_tokens; /* of one sequence with the whole budget */
     int64_t kv_bytes_per_token; /* of this rank */
     char fingerprint[65];       /* hex; "dummy" for dummy weights */
+    char profile_id[17];        /* hex; "": no profile */
+    bool has_tca_profile;       /* it has (mu, sigma) for the rule tca */
 };
 
 /* What a rank answers to a plan. */

@@ -239,8 +239,9 @@ static void attend_segment(const struct attention_job *job, const struct task *t
                            int64_t first_key, int64_t end_key, struct workspace *ws)
 {
     const struct attention_segment *s = &task->item->segment[segment];
-    const uint16_t *k = s->k + task->kv_head * s->head_stride;
-    const uint16_t *v = s->v + task->kv_head * s->head_stride;
+    int64_t at = cpu_segment_offset(s, task->kv_head);
+    const uint16_t *k = s->k + at;
+    const uint16_t *v = s->v + at;
     int dim = job->shape->head_dim;
     int blocks = (task->columns + LANES - 1) / LANES;
     for (int i = 0; i < blocks; i++)

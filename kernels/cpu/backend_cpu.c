@@ -57,6 +57,14 @@ static enum tca_status copy(struct kernel_queue *queue, void *to, const void *fr
     return TCA_OK;
 }
 
+static enum tca_status zero(struct kernel_queue *queue, void *device, size_t bytes)
+{
+    (void)queue;
+    if (bytes > 0)
+        memset(device, 0, bytes);
+    return TCA_OK;
+}
+
 static const struct kernel_backend backend_cpu = {
     .name = "cpu",
     .activation = KERNEL_F32,
@@ -68,6 +76,8 @@ static const struct kernel_backend backend_cpu = {
     .memory = memory,
     .upload = copy,
     .download = copy,
+    .copy = copy,
+    .zero = zero,
     .weight_create = cpu_weight_create,
     .weight_create_parts = cpu_weight_create_parts,
     .weight_destroy = cpu_weight_destroy,
@@ -88,6 +98,7 @@ static const struct kernel_backend backend_cpu = {
     .select = cpu_select,
     .gather = cpu_gather,
     .attention_merge = cpu_attention_merge,
+    .kept_masses = cpu_kept_masses,
 };
 
 const struct kernel_backend *kernel_backend_cpu(void)

@@ -37,10 +37,13 @@ static void select_head(void *context, int head, int thread)
         input.token_scores += head * input.tokens;
     if (input.block_masses)
         input.block_masses += head * select_blocks(input.tokens);
+    if (input.tca_shares)
+        input.tca_shares += (ptrdiff_t)head * SELECT_TCA_SIZES;
     /* Cannot fail: budgets were checked. */
-    (void)select_run(job->rule, &input, job->budgets[head],
-                     job->scratch + (size_t)thread * job->thread_bytes,
-                     job->kept + head * job->kept_stride, &count);
+    if (job->budgets[head] > 0)
+        (void)select_run(job->rule, &input, job->budgets[head],
+                         job->scratch + (size_t)thread * job->thread_bytes,
+                         job->kept + head * job->kept_stride, &count);
     job->counts[head] = (int32_t)count;
 }
 
@@ -50,7 +53,7 @@ static enum tca_status check_budgets(const struct select_job *job, int kv_heads)
     int64_t least = min_i64(tokens, SELECT_BLOCK_TOKENS + job->input->window);
     for (int head = 0; head < kv_heads; head++) {
         int64_t kept = min_i64(tokens, job->budgets[head]);
-        if (kept >= least && kept <= job->kept_stride)
+        if (kept == 0 || (kept >= least && kept <= job->kept_stride))
             continue;
         log_error("KV head %d: a budget of %" PRId64 " tokens is not in %" PRId64 "..%" PRId64,
                   head, job->budgets[head], least, job->kept_stride);
@@ -98,10 +101,12 @@ static void gather_part(void *context, int part, int thread)
     int64_t count = job->counts[head];
     int64_t with_tail = (count + TAIL_ROWS - 1) / TAIL_ROWS * TAIL_ROWS;
     const int32_t *kept = job->kept + head * job->kept_stride;
-    const uint16_t *k = job->keys->k + head * job->keys->head_stride;
-    const uint16_t *v = job->keys->v + head * job->keys->head_stride;
-    uint16_t *k_out = job->copy->k + head * job->copy->head_stride;
-    uint16_t *v_out = job->copy->v + head * job->copy->head_stride;
+    const uint16_t *k = job->keys->k + cpu_segment_offset(job->keys, head);
+    const uint16_t *v = job->keys->v + cpu_segment_offset(job->keys, head);
+    const struct kv_copy *copy = job->copy;
+    int64_t to = copy->head_offsets ? copy->head_offsets[head] : head * copy->head_stride;
+    uint16_t *k_out = copy->k + to;
+    uint16_t *v_out = copy->v + to;
     size_t dim = job->head_dim;
     (void)thread;
     int64_t i = first;

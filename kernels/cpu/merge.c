@@ -1,5 +1,5 @@
-/* Arithmetic on log-sum-exps, the threads sharing rows or columns: what blocks of keys weigh, and
- * the union of two attentions. */
+/* Arithmetic on log-sum-exps, the threads sharing rows or columns: what blocks of keys weigh,
+ * the union of two attentions, and what is kept of one. */
 #include "kernels/cpu/cpu_queue.h"
 #include "kernels/cpu/ops.h"
 #include "kernels/cpu/rows.h"
@@ -160,5 +160,47 @@ enum tca_status cpu_attention_merge(struct kernel_queue *base, uint16_t *out, fl
                             .head_dim = shape->head_dim};
     cpu_queue_run_rows(queue, rows * shape->q_heads, 1 + GRAIN_VALUES / shape->head_dim, merge_rows,
                        &job);
+    return TCA_OK;
+}
+
+struct kept_job {
+    float *out;
+    const float *lse_kept;
+    const float *lse;
+    int rows;
+    int q_heads;
+    int group;
+};
+
+static void kept_head(void *context, int kv_head, int thread)
+{
+    const struct kept_job *job = context;
+    double sum = 0;
+    float least = 1;
+    (void)thread;
+    for (int row = 0; row < job->rows; row++)
+        for (int head = kv_head * job->group; head < (kv_head + 1) * job->group; head++) {
+            size_t at = (size_t)row * (size_t)job->q_heads + (size_t)head;
+            float mass = 1;
+            if (job->lse[at] > -INFINITY)
+                mass = fminf(1.0f, expf(job->lse_kept[at] - job->lse[at]));
+            sum += (double)mass;
+            least = fminf(least, mass);
+        }
+    job->out[2 * kv_head] = (float)sum;
+    job->out[2 * kv_head + 1] = least;
+}
+
+enum tca_status cpu_kept_masses(struct kernel_queue *base, float *masses_out, const float *lse_kept,
+                                const float *lse, int rows, const struct attention_shape *shape)
+{
+    struct cpu_queue *queue = cpu_queue_from(base);
+    struct kept_job job = {.out = masses_out,
+                           .lse_kept = lse_kept,
+                           .lse = lse,
+                           .rows = rows,
+                           .q_heads = shape->q_heads,
+                           .group = shape->q_heads / shape->kv_heads};
+    thread_pool_run(queue->pool, shape->kv_heads, kept_head, &job);
     return TCA_OK;
 }

@@ -4,6 +4,12 @@
 
 #include "kernels/backend.h"
 
+/* Elements from a segment's k and v to a head's first row. */
+static inline int64_t cpu_segment_offset(const struct attention_segment *segment, int head)
+{
+    return segment->head_offsets ? segment->head_offsets[head] : head * segment->head_stride;
+}
+
 /* weight.c, linear.c */
 enum tca_status cpu_weight_create_parts(struct kernel_queue *queue, const uint16_t *host_rows,
                                         int rows, const int *part_cols, int parts,
@@ -64,6 +70,8 @@ enum tca_status cpu_block_masses(struct kernel_queue *base, float *masses_out, c
 enum tca_status cpu_attention_merge(struct kernel_queue *base, uint16_t *out, float *lse,
                                     const uint16_t *out_other, const float *lse_other, int rows,
                                     const struct attention_shape *shape);
+enum tca_status cpu_kept_masses(struct kernel_queue *base, float *masses_out, const float *lse_kept,
+                                const float *lse, int rows, const struct attention_shape *shape);
 
 /* gather.c */
 enum tca_status cpu_select(struct kernel_queue *base, int32_t *kept_out, int64_t kept_stride,

@@ -106,7 +106,7 @@ static struct score_task open_task(const struct score_job *job, int part)
     int64_t rows = keys->rows_per_head ? keys->rows_per_head[task.kv_head] : keys->rows;
     task.tiles = left < TASK_TILES ? (int)left : TASK_TILES;
     task.rows = rows > first_row ? rows - first_row : 0;
-    task.k = keys->k + task.kv_head * keys->head_stride + first_row * job->shape->head_dim;
+    task.k = keys->k + cpu_segment_offset(keys, task.kv_head) + first_row * job->shape->head_dim;
     return task;
 }
 

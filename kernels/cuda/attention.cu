@@ -140,7 +140,9 @@ static __device__ __forceinline__ void load_stage(uint16_t *stage, const work &w
     const attention_unit_segment &segment = w.unit->segment[s];
     int64_t first = w.begin[s] + (int64_t)(s ? index - w.tiles[0] : index) * KEYS;
     int rows = (int)min(w.end[s] - first, (int64_t)KEYS);
-    int64_t at = w.kv_head * segment.head_stride + first * head_dim;
+    int64_t head =
+        segment.head_offsets ? segment.head_offsets[w.kv_head] : w.kv_head * segment.head_stride;
+    int64_t at = head + first * head_dim;
 
     load_keys<T>(stage, segment.k + at, rows, head_dim);
     load_keys<T>(stage + T::TILE, segment.v + at, rows, head_dim);

@@ -47,6 +47,7 @@ bool attention_launch_add(struct attention_launch *launch, const struct attentio
         unit->segment[s] = (struct attention_unit_segment){.k = from->k,
                                                            .v = from->v,
                                                            .head_stride = from->head_stride,
+                                                           .head_offsets = from->head_offsets,
                                                            .rows = from->rows,
                                                            .rows_per_head = from->rows_per_head,
                                                            .causal = from->causal};

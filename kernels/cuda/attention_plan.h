@@ -18,6 +18,7 @@ enum attention_tile { ATTENTION_TILE_16, ATTENTION_TILE_64, ATTENTION_TILE_128, 
 struct attention_unit_segment {
     const uint16_t *k, *v;
     int64_t head_stride;
+    const int64_t *head_offsets; /* device [kv_heads], or NULL */
     int64_t rows;
     const int32_t *rows_per_head; /* device [kv_heads], or NULL */
     bool causal;

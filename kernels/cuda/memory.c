@@ -48,3 +48,16 @@ enum tca_status cuda_download(struct kernel_queue *base, void *host, const void 
         "cudaMemcpyAsync"));
     return cuda_queue_wait(base);
 }
+
+enum tca_status cuda_copy(struct kernel_queue *base, void *to, const void *from, size_t bytes)
+{
+    return cuda_status(
+        cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, cuda_queue_from(base)->stream),
+        "cudaMemcpyAsync");
+}
+
+enum tca_status cuda_zero(struct kernel_queue *base, void *device, size_t bytes)
+{
+    return cuda_status(cudaMemsetAsync(device, 0, bytes, cuda_queue_from(base)->stream),
+                       "cudaMemsetAsync");
+}

@@ -16,6 +16,9 @@ enum tca_status cuda_upload(struct kernel_queue *queue, void *device, const void
 enum tca_status cuda_download(struct kernel_queue *queue, void *host, const void *device,
                               size_t bytes);
 
+enum tca_status cuda_copy(struct kernel_queue *queue, void *to, const void *from, size_t bytes);
+enum tca_status cuda_zero(struct kernel_queue *queue, void *device, size_t bytes);
+
 enum tca_status cuda_weight_create(struct kernel_queue *queue, const uint16_t *host_rows, int rows,
                                    int cols, bool keep_rows, struct kernel_weight **weight_out);
 void cuda_weight_destroy(struct kernel_queue *queue, struct kernel_weight *weight);

@@ -255,7 +255,7 @@ class ClientTest(unittest.TestCase):
         out, err = self.run_tca("ask", "book", "-", *(
             "--max-tokens 7 --temperature 0.5 --top-k -3 --top-p 0.9 --min-p 0.1 --repetition-penalty 1.1 "
             "--seed 18446744073709551615 --stop . --stop ! --logprobs 2 --ignore-eos --raw --parse-special --rule r "
-            "--keep 0.5 --tau 0.75 --evict e --no-wait").split(), data=b"Why?\0")
+            "--keep 0.5 --tau 0.75 --evict --no-wait").split(), data=b"Why?\0")
         self.assertEqual(out, "x\n")
         self.assertIn("seed 18446744073709551615]", err)
         expected = pb.AskRequest(
@@ -263,7 +263,7 @@ class ClientTest(unittest.TestCase):
             stop=[".", "!"], ignore_eos=True, logprobs=2,
             sampling={"temperature": 0.5, "top_k": -3, "top_p": 0.9, "min_p": 0.1, "seed": 2**64 - 1,
                       "repetition_penalty": 1.1},
-            attention={"rule": "r", "keep": 0.5, "tau": 0.75, "evict": "e"})
+            attention={"rule": "r", "keep": 0.5, "tau": 0.75, "evict": True})
         self.assertEqual(self.asked[0], expected)
 
     def test_generate_sends_a_prompt(self):

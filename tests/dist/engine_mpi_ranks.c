@@ -52,7 +52,7 @@ static enum tca_status ask(struct engine *engine)
 
     for (int i = 0; i < DOCUMENT; i++)
         ids[i] = 100 + (i % PASSAGE) * (i % PASSAGE) * 37 % 3900;
-    engine_open_document(engine, 1, DOCUMENT);
+    engine_open_document(engine, 1, DOCUMENT, NULL);
     engine_receive_document(engine, 1, ids, DOCUMENT);
     TCA_TRY(run_until_idle(engine));
     for (int i = 0; i < QUESTIONS; i++) {

@@ -196,7 +196,7 @@ class WorkerLink(unittest.TestCase):
         welcome = group.receive("welcome")
         self.assertEqual(welcome, control.Welcome(
             model_folder=str(service.NEEDLE).encode(), device=b"cpu", threads=3,
-            kv_memory_bytes=5 << 20, chunk_tokens=256, dense_below_tokens=100, dummy_weights=True,
+            kv_memory_bytes=5 << 20, chunk_tokens=256, dummy_weights=True,
             max_sequences=7, max_tokens=5000))
 
     # Documents.

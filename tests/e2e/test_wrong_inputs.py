@@ -121,7 +121,7 @@ WRONG = {
     "keep": (attention(keep=0.5), Code.UNIMPLEMENTED, "attention.keep"),
     "keep out of range": (attention(keep=-1), Code.INVALID_ARGUMENT, "attention.keep"),
     "tau": (attention(tau=0.5), Code.UNIMPLEMENTED, "attention.tau"),
-    "evict": (attention(evict="x"), Code.UNIMPLEMENTED, "attention.evict"),
+    "evict": (attention(evict=True), Code.UNIMPLEMENTED, "attention.evict"),
     "selection": (attention(report_selection=True), Code.UNIMPLEMENTED, "report_selection"),
     "ask of noise": (raw_bytes("/tca.v1.Generation/Ask", b"\xff\xff\xff"), Code.INVALID_ARGUMENT,
                      ""),

@@ -201,9 +201,9 @@ static void sparse_options_are_not_implemented(void **state)
     attention->tau = 0.9;
     expect(fixture, TCA_ERR_UNSUPPORTED, "attention.tau");
     attention->tau = 0.0;
-    attention->evict = text(names[0]);
+    attention->evict = true;
     expect(fixture, TCA_ERR_UNSUPPORTED, "attention.evict");
-    attention->evict.len = 0;
+    attention->evict = false;
     attention->report_selection = 1;
     expect(fixture, TCA_ERR_UNSUPPORTED, "attention.report_selection");
 }

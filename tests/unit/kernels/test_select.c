@@ -289,18 +289,25 @@ static void least_budget_leaves_room_to_choose(void **state)
 
 static void names_are_found_and_others_are_not(void **state)
 {
-    enum select_rule rule;
+    struct select_method method;
 
     (void)state;
     for (int i = 0; i < SELECT_RULE_COUNT; i++) {
         const char *name = select_rule_name((enum select_rule)i);
 
-        assert_true(select_rule_parse(name, strlen(name), &rule));
-        assert_int_equal(rule, i);
+        assert_true(select_method_parse(name, strlen(name), &method));
+        assert_int_equal(method.rule, i);
+        assert_int_equal(method.observes_last, i == SELECT_TCA);
     }
-    assert_false(select_rule_parse("blocks", 6, &rule));
-    assert_false(select_rule_parse("block\0", 6, &rule));
-    assert_false(select_rule_parse("", 0, &rule));
+    assert_true(select_method_parse("tca-mass", 8, &method));
+    assert_int_equal(method.rule, SELECT_TCA);
+    assert_int_equal(method.redundancy, SELECT_REDUNDANCY_MASS);
+    assert_false(method.observes_last);
+    assert_true(select_method_parse("tca-simpson", 11, &method));
+    assert_int_equal(method.redundancy, SELECT_REDUNDANCY_SIMPSON);
+    assert_false(select_method_parse("blocks", 6, &method));
+    assert_false(select_method_parse("block\0", 6, &method));
+    assert_false(select_method_parse("", 0, &method));
 }
 
 int main(void)

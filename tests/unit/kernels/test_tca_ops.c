@@ -100,15 +100,16 @@ static void run_scores(struct kernel_queue *queue, const struct tca_tensors *t, 
 static void run_select(struct kernel_queue *queue, const struct tca_tensors *t, struct sparse *s,
                        struct rule_case rule, int first_head)
 {
-    float shares[SELECT_TCA_SIZES];
+    float shares[HEADS_MOST][SELECT_TCA_SIZES];
     int64_t budgets[HEADS_MOST];
     struct select_input input = {.tokens = t->earlier.rows,
                                  .window = WINDOW,
                                  .token_scores = s->tokens,
                                  .block_masses = s->masses,
                                  .redundancy = rule.redundancy,
-                                 .tca_shares = shares};
-    select_tca_shares(2, 1, shares);
+                                 .tca_shares = shares[0]};
+    for (int head = 0; head < t->shape.kv_heads; head++)
+        select_tca_shares(2 + (first_head + head) % 2, 1, shares[head]);
     for (int head = 0; head < t->shape.kv_heads; head++)
         budgets[head] =
             rule.rule == SELECT_DENSE ? t->earlier.rows : budget_of(t, first_head + head);
@@ -356,7 +357,8 @@ static void gathering_ends_with_the_copy(void **state)
     tca_tensors_init(&t, &c);
     uint16_t *copied = new_array(4 * ELEMENTS, sizeof(*copied));
     memset(copied, 0xff, 4 * ELEMENTS * sizeof(*copied));
-    struct kv_copy copy = {copied, copied + 2 * ELEMENTS, ELEMENTS, ROWS};
+    struct kv_copy copy = {
+        .k = copied, .v = copied + 2 * ELEMENTS, .head_stride = ELEMENTS, .rows = ROWS};
     int32_t *kept = new_array(2 * ROWS, sizeof(*kept));
     static const int32_t counts[] = {ROWS - 1, 0};
     for (int i = 0; i < ROWS; i++)

@@ -177,17 +177,18 @@ static void events_carry_their_numbers_and_codes(void **state)
     assert_memory_equal(message->document_done->message.data, "too long", 8);
     tca__control__v1__worker_message__free_unpacked(message, NULL);
 
-    event = (struct engine_event){.kind = ENGINE_QUESTION_DONE,
-                                  .key = 8,
-                                  .message = "",
-                                  .end = QUESTION_EOS,
-                                  .usage = {.question_ms = 1, .full_kv_bytes = 1LL << 40}};
+    event = (struct engine_event){
+        .kind = ENGINE_QUESTION_DONE,
+        .key = 8,
+        .message = "",
+        .end = QUESTION_EOS,
+        .usage = {.question_ms = 1, .full_kv_bytes = 1LL << 40, .kept_share = 0.25}};
     assert_int_equal(control_pack_event(&event, &packed), TCA_OK);
     message = unpack(&packed);
     assert_int_equal(message->question_done->reason, TCA__CONTROL__V1__QUESTION_DONE__REASON__EOS);
     assert_int_equal(message->question_done->code, 0);
     assert_true(message->question_done->full_kv_bytes == 1LL << 40);
-    assert_true(message->question_done->kept_share == 1.0);
+    assert_true(message->question_done->kept_share == 0.25);
     tca__control__v1__worker_message__free_unpacked(message, NULL);
     bytes_free(&packed);
 }

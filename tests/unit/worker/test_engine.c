@@ -72,6 +72,9 @@ static void watch(void *context, const struct engine_event *event)
         assert_int_equal(outcome->done, 0);
         outcome->token[outcome->tokens++] = *event->token;
         break;
+    case ENGINE_QUESTION_SELECTION:
+    case ENGINE_QUESTION_EVICTED:
+        break;
     case ENGINE_DOCUMENT_FAILED:
     case ENGINE_QUESTION_DONE:
         outcome->failed += is_document || event->end == QUESTION_FAILED;
@@ -146,7 +149,7 @@ static void open_document(struct scene *scene, uint64_t key, int tokens)
     int32_t ids[TINY_POSITIONS];
 
     make_ids(ids, tokens, (int)key);
-    engine_open_document(scene->engine, key, tokens);
+    engine_open_document(scene->engine, key, tokens, NULL);
     engine_receive_document(scene->engine, key, ids, tokens);
 }
 
@@ -348,7 +351,7 @@ static void fill_the_positions(struct scene *scene)
     open_question(scene, 1, 1, 12, 1000, &greedy);
     open_question(scene, 2, 1, 112, 1000, &greedy);
     open_question(scene, 3, 1, 113, 1000, &greedy);
-    engine_open_document(scene->engine, 2, TINY_POSITIONS + 1);
+    engine_open_document(scene->engine, 2, TINY_POSITIONS + 1, NULL);
     run_until_idle(scene);
     assert_int_equal(scene->question[1].end, QUESTION_LENGTH);
     assert_int_equal(scene->question[1].tokens, TINY_POSITIONS - 412 + 1);
@@ -482,13 +485,13 @@ static void ask_wrongly(struct scene *scene)
     assert_int_equal(scene->question[1].status, TCA_ERR_INVALID);
     open_question(scene, 2, 7, 9, 5, &greedy);
     assert_int_equal(scene->question[2].status, TCA_ERR_NOT_FOUND);
-    engine_open_document(scene->engine, 1, 40);
+    engine_open_document(scene->engine, 1, 40, NULL);
     open_question(scene, 3, 1, 9, 5, &greedy);
     assert_int_equal(scene->question[3].status, TCA_ERR_PRECONDITION);
     engine_receive_document(scene->engine, 1, &outside, 1);
     assert_int_equal(scene->document[1].status, TCA_ERR_RANGE);
     assert_non_null(strstr(scene->document[1].message, "256"));
-    engine_open_document(scene->engine, 2, 10);
+    engine_open_document(scene->engine, 2, 10, NULL);
     engine_receive_document(scene->engine, 2, many, 11);
     assert_int_equal(scene->document[2].status, TCA_ERR_RANGE);
     open_question(scene, 4, 0, 9, 0, &greedy);

@@ -36,7 +36,7 @@ static enum tca_status play(struct engine *engine)
     const int32_t ids[DOCUMENT] = {1, 2, 3};
     bool is_busy = true;
 
-    engine_open_document(engine, 1, DOCUMENT);
+    engine_open_document(engine, 1, DOCUMENT, NULL);
     engine_receive_document(engine, 1, ids, DOCUMENT);
     engine_open_question(engine, &params);
     engine_receive_question(engine, 2, ids, QUESTION);

@@ -1,0 +1,17 @@
+/* How a sequence chooses what it attends to: a rule and its budget. Plain data, in step plans as in
+ * requests; all zeros is dense attention. Defaults are the coordinator's: here every value is final. */
+#ifndef WORKER_SPARSITY_H
+#define WORKER_SPARSITY_H
+
+#include "kernels/select.h"
+
+#include <stdint.h>
+
+struct sparsity {
+    struct select_method method;
+    double keep; /* mean share over layers and KV heads, in (0, 1] */
+    double tau;  /* attention mass that every head is to keep; 0: budgets follow `keep` */
+    int64_t dense_below_tokens; /* of a document: chunks that begin before are dense */
+};
+
+#endif
