@@ -38,9 +38,12 @@ static int64_t piece_of(const struct batch_sequence *sequence, const struct batc
                         bool has_decodes)
 {
     int64_t position = sequence->base_rows + sequence->own_rows;
+    int64_t all = sequence->pending_tokens + sequence->missing_tokens;
     int64_t piece = limits->chunk_tokens;
     int64_t shortest = least(BATCH_PIECE_LEAST, piece);
 
+    if (sequence->has_whole_chunks || all <= sequence->tail_tokens)
+        return piece;
     if (limits->key_reads > 0 && position > 0)
         piece = least(piece, limits->key_reads / position);
     if (limits->decode_share > 0 && has_decodes)
@@ -54,8 +57,12 @@ static int64_t share_of(const struct batch_sequence *sequence, int64_t chunk_tok
 {
     int64_t all = sequence->pending_tokens + sequence->missing_tokens;
 
-    if (sequence->kind == BATCH_QUESTION)
-        return least(least(sequence->pending_tokens, piece), left);
+    if (sequence->kind == BATCH_QUESTION) {
+        if (all > sequence->tail_tokens)
+            return least(least(sequence->pending_tokens, all - sequence->tail_tokens),
+                         least(piece, left));
+        return all <= left && sequence->missing_tokens == 0 ? all : 0;
+    }
     piece = least(piece, chunk_tokens - sequence->own_rows % chunk_tokens);
     piece = least(piece, all);
     return piece <= left && piece <= sequence->pending_tokens ? piece : 0;
@@ -67,7 +74,8 @@ static void serve(struct batch_sequence *sequence, int64_t tokens, struct step_p
     struct step_item item = {.slot = sequence->slot,
                              .tokens = (int32_t)tokens,
                              .own_rows = sequence->own_rows,
-                             .logits = is_last ? sequence->logits : STEP_LOGITS_NONE};
+                             .logits = is_last ? sequence->logits : STEP_LOGITS_NONE,
+                             .selects = is_last && sequence->selects};
 
     if (tokens > 0 && step_plan_add_item(plan, &item, sequence->pending) == TCA_OK)
         sequence->served_tokens = (int)tokens;

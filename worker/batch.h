@@ -4,12 +4,14 @@
  * documents and questions, least recently served first (questions before documents among equals),
  * so that nobody starves. The budget is a chunk; less where attention is long or answers are being
  * written, so that a step stays short: cancelling, new questions and the next token of an answer
- * wait for its end. A document's pieces never cross a multiple of chunk_tokens. */
+ * wait for its end. A document's pieces never cross a multiple of chunk_tokens. Where a piece selects
+ * what it attends to it is never cut: what is selected must not depend on the load. */
 #ifndef WORKER_BATCH_H
 #define WORKER_BATCH_H
 
 #include "worker/step_plan.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum batch_kind {
@@ -27,6 +29,9 @@ struct batch_sequence {
     int64_t pending_tokens;
     int64_t missing_tokens;  /* prefill tokens that have not arrived yet */
     enum step_logits logits; /* wanted of the last token of its prefill, or of a decode token */
+    bool selects;            /* with the last piece of its prefill */
+    int64_t tail_tokens;     /* the last so many of its prefill run in one piece: they select */
+    bool has_whole_chunks;   /* its pieces are chunks, whole: a sparse prefill selects for each */
     uint64_t last_step;      /* number of the step that served it last, 0: none yet */
     int served_tokens;       /* out: how many run in this step */
 };

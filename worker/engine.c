@@ -12,6 +12,7 @@ enum { FULL_CHUNK_KEYS = 32768, DECODE_SHARE = 8 };
 struct engine {
     struct engine_options options;
     struct lockstep *lockstep;
+    const struct model_shard *shard;
     const struct model_config *config;
     engine_event_fn event;
     void *context;
@@ -41,6 +42,7 @@ enum tca_status engine_create(const struct engine_options *options, struct locks
         return TCA_ERR_NO_MEMORY;
     engine->options = *options;
     engine->lockstep = lockstep;
+    engine->shard = shard;
     engine->config = model_shard_config(shard);
     engine->event = event;
     engine->context = context;
@@ -122,6 +124,7 @@ static struct engine_usage usage_of(const struct engine *engine, const struct qu
 {
     int64_t document = question->document == NULL ? 0 : question->document->tokens;
     int64_t tokens = document + question->params.tokens + question->answered;
+    int64_t bytes_per_token = model_config_kv_bytes(engine->config, engine->config->kv_heads);
     struct engine_usage usage = {0};
 
     if (question->pass_end_ms != 0) {
@@ -130,9 +133,14 @@ static struct engine_usage usage_of(const struct engine *engine, const struct qu
     }
     if (question->last_token_ms != 0)
         usage.decode_ms = question->last_token_ms - question->pass_end_ms;
-    usage.full_kv_bytes = tokens * model_config_kv_bytes(engine->config, engine->config->kv_heads);
+    usage.full_kv_bytes = tokens * bytes_per_token;
     usage.core_cache_bytes = usage.full_kv_bytes;
-    usage.kept_share = usage.kept_mass_mean = usage.kept_mass_min = 1.0;
+    if (question->is_selected)
+        usage.core_cache_bytes =
+            question->kept_bytes + (tokens - question_base_tokens(question)) * bytes_per_token;
+    usage.kept_share = question->kept_share;
+    usage.kept_mass_mean = question->kept_mass_mean;
+    usage.kept_mass_min = question->kept_mass_min;
     return usage;
 }
 
@@ -156,6 +164,26 @@ static void fail_document(struct engine *engine, struct document *document, enum
 {
     document->state = JOB_CLOSING;
     engine_refuse_document(engine, document->key, status, message);
+}
+
+/* Whether this group can do what a request's rule asks for. */
+static enum tca_status check_sparsity(const struct engine *engine, const struct sparsity *sparsity,
+                                      struct tca_error *error)
+{
+    const struct model_shard_facts *facts = model_shard_facts(engine->shard);
+    const bool needs_tca = sparsity->method.rule == SELECT_TCA;
+
+    if (sparsity->method.rule == SELECT_DENSE)
+        return TCA_OK;
+    if (!facts->has_sparse_attention)
+        return tca_fail(error, TCA_ERR_PRECONDITION,
+                        "rule: the workers' devices have no sparse attention, allowed: dense");
+    if ((sparsity->tau > 0.0 || needs_tca) && facts->profile_id[0] == '\0')
+        return tca_fail(error, TCA_ERR_PRECONDITION, "no profile; run tca-calibrate");
+    if (needs_tca && !facts->has_tca_profile)
+        return tca_fail(error, TCA_ERR_PRECONDITION,
+                        "the profile has nothing for the rule tca; run tca-calibrate");
+    return TCA_OK;
 }
 
 /* Room for one more pointer in a list. */
@@ -202,11 +230,16 @@ void engine_open_document(struct engine *engine, uint64_t key, int64_t tokens,
     void *list = engine->document;
     struct document *document;
     char message[TCA_ERROR_TEXT_BYTES];
+    struct tca_error error;
 
     if (tokens < 1 || tokens > engine->options.max_positions) {
         snprintf(message, sizeof(message), "document: %lld tokens, the model takes 1 to %lld",
                  (long long)tokens, (long long)engine->options.max_positions);
         engine_refuse_document(engine, key, TCA_ERR_RANGE, message);
+        return;
+    }
+    if (prefill != NULL && check_sparsity(engine, prefill, &error) != TCA_OK) {
+        engine_refuse_document(engine, key, TCA_ERR_PRECONDITION, error.text);
         return;
     }
     if (!grow_list(&list, engine->documents, &engine->document_room))
@@ -258,6 +291,14 @@ void engine_close_document(struct engine *engine, uint64_t key)
     document->is_close_wanted = true;
 }
 
+static void free_slots(struct engine *engine, const struct question *question)
+{
+    if (question->slot != STEP_SLOT_NONE)
+        engine->is_slot_taken[question->slot] = false;
+    if (question->head_slot != STEP_SLOT_NONE)
+        engine->is_slot_taken[question->head_slot] = false;
+}
+
 static int running_questions(const struct engine *engine)
 {
     int running = 0;
@@ -285,6 +326,8 @@ static enum tca_status document_of(struct engine *engine, const struct question_
 static enum tca_status add_question(struct engine *engine, const struct question_params *params,
                                     struct tca_error *error)
 {
+    const struct question_limits limits = {.max_positions = engine->options.max_positions,
+                                           .chunk_tokens = engine->options.chunk_tokens};
     struct document *document;
     struct question *question;
     void *list = engine->question;
@@ -298,9 +341,14 @@ static enum tca_status add_question(struct engine *engine, const struct question
     engine->question = list;
     if (!grow_sequences(engine))
         return tca_fail(error, TCA_ERR_NO_MEMORY, "no memory for one more question");
-    TCA_TRY(question_create(params, document, engine->options.max_positions, &question, error));
+    TCA_TRY(check_sparsity(engine, &params->sparsity, error));
+    TCA_TRY(question_create(params, document, &limits, &question, error));
     question->slot = take_slot(engine);
-    if (question->slot == STEP_SLOT_NONE) {
+    if (question->head_tokens > 0)
+        question->head_slot = take_slot(engine);
+    if (question->slot == STEP_SLOT_NONE ||
+        (question->head_tokens > 0 && question->head_slot == STEP_SLOT_NONE)) {
+        free_slots(engine, question);
         question_destroy(question);
         return tca_fail(error, TCA_ERR_BUSY, "no slot for one more question");
     }
@@ -347,11 +395,17 @@ static void plan_closes(struct engine *engine)
     for (int i = 0; i < engine->questions; i++) {
         struct question *question = engine->question[i];
 
-        if (question->state != JOB_CLOSING || !question->is_on_ranks)
-            continue;
-        if (step_plan_add_close(&engine->plan, question->slot) != TCA_OK)
-            return;
-        question->is_on_ranks = false;
+        if (question->state == JOB_CLOSING && question->is_on_ranks) {
+            if (step_plan_add_close(&engine->plan, question->slot) != TCA_OK)
+                return;
+            question->is_on_ranks = false;
+        }
+        if ((question->state == JOB_CLOSING || question->is_head_leaving) &&
+            question->is_head_on_ranks) {
+            if (step_plan_add_close(&engine->plan, question->head_slot) != TCA_OK)
+                return;
+            question->is_head_on_ranks = false;
+        }
     }
     for (int i = 0; i < engine->documents; i++) {
         struct document *document = engine->document[i];
@@ -364,26 +418,48 @@ static void plan_closes(struct engine *engine)
     }
 }
 
+/* A question, after the head that it may have: both in one plan. */
+static bool plan_question_open(struct engine *engine, const struct question *question)
+{
+    const bool has_head = question->head_tokens > 0;
+    const struct step_open head = {.slot = question->head_slot,
+                                   .base_slot = STEP_SLOT_NONE,
+                                   .capacity = question->head_tokens};
+    struct step_open open = {.slot = question->slot,
+                             .base_slot = STEP_SLOT_NONE,
+                             .capacity = question->capacity,
+                             .base_tokens = question_base_tokens(question),
+                             .is_base_leaving = has_head,
+                             .reports_selection = question->params.reports_selection};
+
+    if (question->document != NULL)
+        open.base_slot = question->document->slot;
+    if (has_head)
+        open.base_slot = question->head_slot;
+    if (question->observers > 0)
+        open.sparsity = question->params.sparsity;
+    if (engine->plan.opens + 1 + has_head > STEP_OPENS_MAX)
+        return false;
+    return (!has_head || step_plan_add_open(&engine->plan, &head) == TCA_OK) &&
+           step_plan_add_open(&engine->plan, &open) == TCA_OK;
+}
+
 static void plan_opens(struct engine *engine)
 {
     for (int i = 0; i < engine->documents; i++) {
         const struct document *document = engine->document[i];
-        struct step_open open = {
-            .slot = document->slot, .base_slot = STEP_SLOT_NONE, .capacity = document->tokens};
+        struct step_open open = {.slot = document->slot,
+                                 .base_slot = STEP_SLOT_NONE,
+                                 .capacity = document->tokens,
+                                 .sparsity = document->prefill};
 
         if (document->state == JOB_OPENING && step_plan_add_open(&engine->plan, &open) != TCA_OK)
             return;
     }
-    for (int i = 0; i < engine->questions; i++) {
-        const struct question *question = engine->question[i];
-        struct step_open open = {.slot = question->slot,
-                                 .base_slot = question->document == NULL ? STEP_SLOT_NONE
-                                                                         : question->document->slot,
-                                 .capacity = question->capacity};
-
-        if (question->state == JOB_OPENING && step_plan_add_open(&engine->plan, &open) != TCA_OK)
+    for (int i = 0; i < engine->questions; i++)
+        if (engine->question[i]->state == JOB_OPENING &&
+            !plan_question_open(engine, engine->question[i]))
             return;
-    }
 }
 
 /* Lists what could run: questions first, then documents. Returns how many. */
@@ -408,7 +484,7 @@ static int list_sequences(struct engine *engine)
 
         if (document->state != JOB_RUNNING || document->received == document->done)
             continue;
-        engine->sequence[count++] = document_sequence(document);
+        engine->sequence[count++] = document_sequence(document, engine->options.chunk_tokens);
     }
     return count;
 }
@@ -416,7 +492,7 @@ static int list_sequences(struct engine *engine)
 static struct question *question_in_slot(struct engine *engine, int32_t slot)
 {
     for (int i = 0; i < engine->questions; i++)
-        if (engine->question[i]->slot == slot)
+        if (engine->question[i]->slot == slot || engine->question[i]->head_slot == slot)
             return engine->question[i];
     return NULL;
 }
@@ -450,11 +526,11 @@ static void settle_closes(struct engine *engine)
     for (int i = 0; i < engine->questions; i++) {
         struct question *question = engine->question[i];
 
-        if (question->state != JOB_CLOSING || question->is_on_ranks) {
+        if (question->state != JOB_CLOSING || question->is_on_ranks || question->is_head_on_ranks) {
             engine->question[kept++] = question;
             continue;
         }
-        engine->is_slot_taken[question->slot] = false;
+        free_slots(engine, question);
         question_destroy(question);
     }
     engine->questions = kept;
@@ -475,6 +551,21 @@ static void settle_closes(struct engine *engine)
     engine->documents = kept;
 }
 
+/* failure: NULL when there is memory. The question's slot is opened after its head's. */
+static void settle_question_open(struct engine *engine, struct question *question, int32_t slot,
+                                 const char *failure)
+{
+    if (slot == question->head_slot) {
+        question->is_head_on_ranks = true;
+    } else {
+        question->is_on_ranks = true;
+        if (question->state == JOB_OPENING)
+            question->state = JOB_RUNNING;
+    }
+    if (failure != NULL && question->state != JOB_CLOSING)
+        end_question(engine, question, QUESTION_FAILED, TCA_ERR_BUSY, failure);
+}
+
 static void settle_opens(struct engine *engine, uint64_t failed)
 {
     for (int i = 0; i < engine->plan.opens; i++) {
@@ -485,12 +576,9 @@ static void settle_opens(struct engine *engine, uint64_t failed)
 
         snprintf(message, sizeof(message), "the workers have no KV memory for %lld tokens now",
                  (long long)engine->plan.open[i].capacity);
-        if (question != NULL) {
-            question->state = JOB_RUNNING;
-            question->is_on_ranks = true;
-            if (is_failed)
-                end_question(engine, question, QUESTION_FAILED, TCA_ERR_BUSY, message);
-        }
+        if (question != NULL)
+            settle_question_open(engine, question, engine->plan.open[i].slot,
+                                 is_failed ? message : NULL);
         if (document != NULL) {
             document->state = JOB_RUNNING;
             document->is_on_ranks = true;
@@ -533,6 +621,59 @@ static void settle_question(struct engine *engine, struct question *question, in
         engine->event(engine->context, &event);
     if (question->has_sampled)
         advance_answer(engine, question, clock_monotonic_ms());
+}
+
+static void report_bins(struct engine *engine, const struct question *question,
+                        const uint32_t *bins)
+{
+    for (int layer = 0; layer < engine->config->layers; layer++)
+        for (int head = 0; head < engine->config->kv_heads; head++) {
+            struct engine_event event = {.kind = ENGINE_QUESTION_SELECTION,
+                                         .key = question->params.key,
+                                         .layer = layer,
+                                         .kv_head = head,
+                                         .bins = bins};
+
+            engine->event(engine->context, &event);
+            bins += ENGINE_SELECTION_BINS;
+        }
+}
+
+/* An evicted prompt's rest: what a head keeps on average, its own rows and the answer's. */
+static int64_t kv_tokens_after_eviction(const struct question *question)
+{
+    return question->capacity +
+           (int64_t)(question->kept_share * (double)question->head_tokens + 0.5);
+}
+
+/* What the questions of this step keep from now on. */
+static void settle_selections(struct engine *engine)
+{
+    int count;
+    const struct step_selected *selected = model_shard_selected(engine->shard, &count);
+    const int64_t row_bytes = model_config_kv_bytes(engine->config, 1) / engine->config->layers;
+
+    for (int i = 0; i < count; i++) {
+        const struct selection_report *report = &selected[i].report;
+        struct question *question =
+            question_in_slot(engine, engine->plan.item[selected[i].item].slot);
+        const double heads = (double)report->heads;
+        struct engine_event event = {.kind = ENGINE_QUESTION_EVICTED, .key = question->params.key};
+
+        question->is_selected = true;
+        question->kept_share =
+            (double)report->kept_rows / heads / (double)question_base_tokens(question);
+        question->kept_mass_mean = report->mass_sum / heads;
+        question->kept_mass_min = report->mass_min;
+        question->kept_bytes = report->kept_rows * row_bytes;
+        if (selected[i].bins != NULL)
+            report_bins(engine, question, selected[i].bins);
+        if (question->head_tokens == 0)
+            continue;
+        question->is_head_leaving = true;
+        event.kv_tokens = kv_tokens_after_eviction(question);
+        engine->event(engine->context, &event);
+    }
 }
 
 static void settle_document(struct engine *engine, struct document *document, int tokens)
@@ -578,6 +719,7 @@ enum tca_status engine_step(struct engine *engine, bool *was_busy_out)
     batch_compose(engine->sequence, count, &limits, engine->order, &engine->plan);
     TCA_TRY(lockstep_lead(engine->lockstep, &engine->plan, choose_token, engine, &failed_opens));
     *was_busy_out = engine->plan.closes + engine->plan.opens + engine->plan.items > 0;
+    settle_selections(engine);
     settle_items(engine, start_ms);
     settle_opens(engine, failed_opens);
     settle_closes(engine);

@@ -1,5 +1,7 @@
 #include "worker/forward.h"
 
+#include "worker/sparse.h"
+
 #include <math.h>
 #include <stdlib.h>
 
@@ -17,6 +19,7 @@ struct forward {
     void *qkv;                             /* [rows, (q_heads + 2 kv_heads) * head_dim] act */
     uint16_t *q;                           /* [rows, q_heads, head_dim] */
     uint16_t *attended;                    /* [rows, q_heads, head_dim] */
+    float *lse;                            /* [rows, q_heads] of the keys attended to */
     void *delta;                           /* [rows, hidden] act: a layer half's output */
     void *gate_up;                         /* [rows, 2 * ffn] act */
     uint16_t *gated;                       /* [rows, ffn] */
@@ -27,6 +30,7 @@ struct forward {
     int32_t *positions;                    /* host, owned [rows] */
     struct kv_append *appends;             /* host, owned [items] */
     struct attention_item *attended_items; /* host, owned [items] */
+    struct sparse *sparse;                 /* owned; NULL: the backend has no sparse attention */
 };
 
 /* Hands out parts of the workspace in turn; without a base it only counts. */
@@ -67,6 +71,7 @@ static void lay_out(struct forward *forward, struct workspace_cursor *cursor)
     forward->qkv = take(cursor, rows * (q_cols + 2 * kv_cols) * act);
     forward->q = take(cursor, rows * q_cols * sizeof(uint16_t));
     forward->attended = take(cursor, rows * q_cols * sizeof(uint16_t));
+    forward->lse = take(cursor, rows * (size_t)shard->q_heads * sizeof(float));
     forward->delta = take(cursor, rows * hidden * act);
     forward->gate_up = take(cursor, rows * 2 * ffn * act);
     forward->gated = take(cursor, rows * ffn * sizeof(uint16_t));
@@ -76,8 +81,23 @@ static void lay_out(struct forward *forward, struct workspace_cursor *cursor)
     forward->logits = take(cursor, logit_rows * (size_t)shard->vocab * sizeof(float));
 }
 
-size_t forward_workspace_bytes(const struct forward_parts *parts,
-                               const struct forward_limits *limits)
+static struct attention_shape shape_of(const struct forward_parts *parts)
+{
+    const int head_dim = parts->config->head_dim;
+
+    return (struct attention_shape){.q_heads = parts->shard->q_heads,
+                                    .kv_heads = parts->shard->kv_heads,
+                                    .head_dim = head_dim,
+                                    .scale = 1.0F / sqrtf((float)head_dim)};
+}
+
+static struct sparse_limits sparse_limits_of(const struct forward_limits *limits)
+{
+    return (struct sparse_limits){
+        .rows = limits->rows, .chunk_rows = limits->chunk_rows, .positions = limits->positions};
+}
+
+static size_t dense_bytes(const struct forward_parts *parts, const struct forward_limits *limits)
 {
     struct forward unused = {.parts = *parts, .limits = *limits};
     struct workspace_cursor counter = {0};
@@ -86,16 +106,31 @@ size_t forward_workspace_bytes(const struct forward_parts *parts,
     return counter.used_bytes;
 }
 
+size_t forward_workspace_bytes(const struct forward_parts *parts,
+                               const struct forward_limits *limits)
+{
+    const struct attention_shape shape = shape_of(parts);
+    const struct sparse_limits sparse = sparse_limits_of(limits);
+    const size_t bytes = dense_bytes(parts, limits);
+
+    if (parts->device.backend->select == NULL)
+        return bytes;
+    return bytes + sparse_workspace_bytes(&parts->device, &shape, &sparse);
+}
+
 static enum tca_status take_workspace(struct forward *forward)
 {
     const struct device *device = &forward->parts.device;
+    const struct sparse_limits sparse = sparse_limits_of(&forward->limits);
     struct workspace_cursor cursor = {0};
 
-    forward->workspace_bytes = forward_workspace_bytes(&forward->parts, &forward->limits);
+    forward->workspace_bytes = dense_bytes(&forward->parts, &forward->limits);
     TCA_TRY(device->backend->alloc(device->index, forward->workspace_bytes, &forward->workspace));
     cursor.base = forward->workspace;
     lay_out(forward, &cursor);
-    return TCA_OK;
+    if (device->backend->select == NULL)
+        return TCA_OK;
+    return sparse_create(device, &forward->attention, &sparse, &forward->sparse);
 }
 
 enum tca_status forward_create(const struct forward_parts *parts,
@@ -110,10 +145,7 @@ enum tca_status forward_create(const struct forward_parts *parts,
         return tca_fail(error, status, "no memory for the forward pass");
     forward->parts = *parts;
     forward->limits = *limits;
-    forward->attention = (struct attention_shape){.q_heads = parts->shard->q_heads,
-                                                  .kv_heads = parts->shard->kv_heads,
-                                                  .head_dim = config->head_dim,
-                                                  .scale = 1.0F / sqrtf((float)config->head_dim)};
+    forward->attention = shape_of(parts);
     forward->kv = (struct kv_shape){
         .layers = config->layers, .kv_heads = parts->shard->kv_heads, .head_dim = config->head_dim};
     forward->positions = malloc((size_t)limits->rows * sizeof(*forward->positions));
@@ -137,6 +169,7 @@ void forward_destroy(struct forward *forward)
 
     if (forward == NULL)
         return;
+    sparse_destroy(forward->sparse);
     device = &forward->parts.device;
     device->backend->free(device->index, forward->workspace, forward->workspace_bytes);
     free(forward->positions);
@@ -182,6 +215,38 @@ static void place_items(struct forward *forward, const struct forward_item *item
     }
 }
 
+/* The own rows that an item's queries see, those of this step included; of a sparse chunk, the
+ * chunk's alone. */
+static struct attention_segment own_segment(const struct forward *forward,
+                                            const struct forward_item *item, int layer)
+{
+    const struct kv_layer own = kv_range_layer(item->own, &forward->kv, layer);
+    const int64_t first = item->chunk == NULL ? 0 : item->own_rows;
+
+    return (struct attention_segment){.k = own.k + first * forward->kv.head_dim,
+                                      .v = own.v + first * forward->kv.head_dim,
+                                      .head_stride = own.head_stride,
+                                      .rows = item->own_rows + item->rows - first,
+                                      .causal = true};
+}
+
+/* The base's rows, or what a question keeps of them. */
+static int base_segments(const struct forward *forward, const struct forward_item *item, int layer,
+                         struct attention_segment *segments_out)
+{
+    struct kv_layer base = {0};
+
+    if (item->base != NULL)
+        base = kv_range_layer(item->base, &forward->kv, layer);
+    if (item->core != NULL && item->core->is_selected)
+        return core_cache_segments(item->core, layer, &base, segments_out);
+    if (item->base == NULL || item->base_rows == 0)
+        return 0;
+    segments_out[0] = (struct attention_segment){
+        .k = base.k, .v = base.v, .head_stride = base.head_stride, .rows = item->base_rows};
+    return 1;
+}
+
 /* Point appends and attention items at one layer's K and V. */
 static void point_at_layer(struct forward *forward, const struct forward_item *items,
                            int item_count, int layer)
@@ -189,7 +254,7 @@ static void point_at_layer(struct forward *forward, const struct forward_item *i
     for (int i = 0; i < item_count; i++) {
         const struct forward_item *item = &items[i];
         struct attention_item *attended = &forward->attended_items[i];
-        struct kv_layer own = kv_range_layer(item->own, &forward->kv, layer);
+        const struct kv_layer own = kv_range_layer(item->own, &forward->kv, layer);
 
         forward->appends[i] = (struct kv_append){.first_token = item->first_row,
                                                  .tokens = item->rows,
@@ -198,25 +263,77 @@ static void point_at_layer(struct forward *forward, const struct forward_item *i
                                                  .head_stride = own.head_stride,
                                                  .first_row = item->own_rows};
         *attended = (struct attention_item){.first_query = item->first_row, .queries = item->rows};
-        if (item->base != NULL && item->base_rows > 0) {
-            struct kv_layer base = kv_range_layer(item->base, &forward->kv, layer);
-
-            attended->segment[attended->segments++] = (struct attention_segment){
-                .k = base.k, .v = base.v, .head_stride = base.head_stride, .rows = item->base_rows};
-        }
-        attended->segment[attended->segments++] =
-            (struct attention_segment){.k = own.k,
-                                       .v = own.v,
-                                       .head_stride = own.head_stride,
-                                       .rows = item->own_rows + item->rows,
-                                       .causal = true};
+        attended->segments = base_segments(forward, item, layer, attended->segment);
+        attended->segment[attended->segments++] = own_segment(forward, item, layer);
     }
 }
 
-/* delta = this layer's attention output, from the normed residual. */
-static enum tca_status run_attention(struct forward *forward, const struct layer_weights *layer,
-                                     int rows, int item_count)
+/* Before the step's attention: keep an answer's query, and select anew by those that were kept. */
+static enum tca_status refresh_core(struct forward *forward, const struct forward_item *item,
+                                    int layer)
 {
+    const struct device *device = &forward->parts.device;
+    struct core_cache *core = item->core;
+    const ptrdiff_t values = (ptrdiff_t)forward->attention.q_heads * forward->attention.head_dim;
+    const struct attention_segment own = own_segment(forward, item, layer);
+    uint16_t *kept =
+        core->queries + ((ptrdiff_t)layer * CORE_CACHE_QUERIES + core->recorded) * values;
+    struct kv_layer base;
+
+    TCA_TRY(device->backend->copy(device->queue, kept, forward->q + item->first_row * values,
+                                  (size_t)values * sizeof(*kept)));
+    if (!item->refreshes)
+        return TCA_OK;
+    base = kv_range_layer(item->base, &forward->kv, layer);
+    return sparse_refresh(forward->sparse, core, &base, &own, core->recorded + 1, layer);
+}
+
+/* After the step's attention: what sparse chunks read of the rows before them, and what questions
+ * select. */
+static enum tca_status run_sparse(struct forward *forward, const struct forward_item *item,
+                                  int layer)
+{
+    const struct sparse_queries queries = {
+        .q = forward->q, .lse = forward->lse, .first_row = item->first_row, .rows = item->rows};
+    struct attention_segment own;
+    struct kv_layer rows;
+
+    if (item->chunk != NULL) {
+        rows = kv_range_layer(item->own, &forward->kv, layer);
+        return sparse_chunk(forward->sparse, &queries, forward->attended, &rows, item->chunk,
+                            layer);
+    }
+    own = own_segment(forward, item, layer);
+    rows = kv_range_layer(item->base, &forward->kv, layer);
+    return sparse_select(forward->sparse, &queries, item->core, &rows, &own, true, layer);
+}
+
+/* attended = what the step's queries read, of everything or by their rules. */
+static enum tca_status attend(struct forward *forward, const struct forward_item *items,
+                              int item_count, int layer)
+{
+    const struct device *device = &forward->parts.device;
+    bool needs_lse = false;
+
+    for (int i = 0; i < item_count; i++) {
+        needs_lse |= items[i].chunk != NULL || items[i].selects;
+        if (items[i].records)
+            TCA_TRY(refresh_core(forward, &items[i], layer));
+    }
+    TCA_TRY(device->backend->attention(device->queue, forward->attended,
+                                       needs_lse ? forward->lse : NULL, forward->q,
+                                       &forward->attention, forward->attended_items, item_count));
+    for (int i = 0; i < item_count; i++)
+        if (items[i].chunk != NULL || items[i].selects)
+            TCA_TRY(run_sparse(forward, &items[i], layer));
+    return TCA_OK;
+}
+
+/* delta = this layer's attention output, from the normed residual. */
+static enum tca_status run_attention(struct forward *forward, int rows,
+                                     const struct forward_item *items, int item_count, int index)
+{
+    const struct layer_weights *layer = &forward->parts.weights->layer[index];
     const struct device *device = &forward->parts.device;
     const struct kernel_backend *backend = device->backend;
     const struct model_config *config = forward->parts.config;
@@ -226,8 +343,7 @@ static enum tca_status run_attention(struct forward *forward, const struct layer
                             layer->qkv, layer->qkv_bias, rows));
     TCA_TRY(backend->rope_append(device->queue, forward->q, forward->appends, item_count,
                                  forward->qkv, &forward->attention, forward->rope, &norm));
-    TCA_TRY(backend->attention(device->queue, forward->attended, NULL, forward->q,
-                               &forward->attention, forward->attended_items, item_count));
+    TCA_TRY(attend(forward, items, item_count, index));
     TCA_TRY(backend->linear(device->queue, forward->delta, backend->activation, forward->attended,
                             layer->o_proj, NULL, rows));
     return sum_over_ranks(forward, forward->delta, (size_t)rows * (size_t)config->hidden,
@@ -268,13 +384,16 @@ enum tca_status forward_run(struct forward *forward, const int32_t *ids, int row
         TCA_TRY(backend->residual_norm(device->queue, forward->normed, forward->residual, delta,
                                        layer->attention_norm, rows, config->hidden,
                                        config->rms_eps));
-        TCA_TRY(run_attention(forward, layer, rows, item_count));
+        TCA_TRY(run_attention(forward, rows, items, item_count, i));
         TCA_TRY(backend->residual_norm(device->queue, forward->normed, forward->residual,
                                        forward->delta, layer->ffn_norm, rows, config->hidden,
                                        config->rms_eps));
         TCA_TRY(run_ffn(forward, layer, rows));
         delta = forward->delta;
     }
+    for (int i = 0; i < item_count; i++)
+        if (items[i].records)
+            items[i].core->recorded = items[i].refreshes ? 0 : items[i].core->recorded + 1;
     return backend->residual_norm(device->queue, NULL, forward->residual, delta,
                                   forward->parts.weights->final_norm, rows, config->hidden,
                                   config->rms_eps);

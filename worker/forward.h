@@ -11,6 +11,7 @@
 #include "comm/group.h"
 #include "model/model_config.h"
 #include "model/shard_plan.h"
+#include "worker/core_cache.h"
 #include "worker/device.h"
 #include "worker/kv_cache.h"
 #include "worker/weights.h"
@@ -18,9 +19,11 @@
 struct forward;
 
 struct forward_limits {
-    int rows;       /* tokens of one step */
-    int items;      /* sequences of one step */
-    int logit_rows; /* rows of one forward_logits call */
+    int rows;          /* tokens of one step */
+    int items;         /* sequences of one step */
+    int logit_rows;    /* rows of one forward_logits call */
+    int chunk_rows;    /* of a prefill chunk */
+    int64_t positions; /* of the longest sequence */
 };
 
 /* The parts a pass is made of, all borrowed. */
@@ -33,7 +36,7 @@ struct forward_parts {
 };
 
 /* Consecutive tokens of one sequence. They see all of the base's rows, the own rows before them,
- * and one another causally. */
+ * and one another causally; less of the rows before them where `chunk` or `core` say so. */
 struct forward_item {
     int first_row; /* of the step */
     int rows;
@@ -41,9 +44,16 @@ struct forward_item {
     int64_t own_rows;            /* rows already there */
     const struct kv_range *base; /* the document, or NULL */
     int64_t base_rows;           /* their count is the position of own row 0 */
+    /* A sparse prefill chunk: what to select of the own rows before. Borrowed; else NULL. */
+    const struct head_budgets *chunk;
+    /* What a question keeps of its base. Selected: read in the base's stead. Borrowed; else NULL. */
+    struct core_cache *core;
+    bool selects;   /* these rows fill the core, after reading the base */
+    bool records;   /* the (only) row's query is kept for the next refresh */
+    bool refreshes; /* the core is filled anew before it is read */
 };
 
-/* Bytes of workspace that forward_create will take. */
+/* Bytes of workspace that forward_create will take, TCA's included where the backend has it. */
 size_t forward_workspace_bytes(const struct forward_parts *parts,
                                const struct forward_limits *limits);
 

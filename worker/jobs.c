@@ -53,15 +53,17 @@ enum tca_status document_receive(struct document *document, const int32_t *ids, 
     return receive(document->ids, &document->received, document->tokens, ids, count, vocab, error);
 }
 
-struct batch_sequence document_sequence(const struct document *document)
+struct batch_sequence document_sequence(const struct document *document, int chunk_tokens)
 {
-    return (struct batch_sequence){.kind = BATCH_DOCUMENT,
-                                   .slot = document->slot,
-                                   .own_rows = document->done,
-                                   .pending = document->ids + document->done,
-                                   .pending_tokens = document->received - document->done,
-                                   .missing_tokens = document->tokens - document->received,
-                                   .last_step = document->last_step};
+    return (struct batch_sequence){
+        .kind = BATCH_DOCUMENT,
+        .slot = document->slot,
+        .own_rows = document->done,
+        .pending = document->ids + document->done,
+        .pending_tokens = document->received - document->done,
+        .missing_tokens = document->tokens - document->received,
+        .has_whole_chunks = sparsity_applies(&document->prefill, document->done, chunk_tokens),
+        .last_step = document->last_step};
 }
 
 bool document_is_ready(const struct document *document)
@@ -79,12 +81,32 @@ void document_advance(struct document *document, int64_t tokens, uint64_t step)
     }
 }
 
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* What of it selects, and what of a prompt is its head. */
+static void plan_selection(struct question *question, int chunk_tokens)
+{
+    const struct question_params *params = &question->params;
+    const int64_t observers = least(params->tokens, least(QUESTION_OBSERVERS_MAX, chunk_tokens));
+
+    if (params->sparsity.method.rule == SELECT_DENSE)
+        return;
+    if (question->document == NULL && params->evicts)
+        question->head_tokens = params->tokens - observers;
+    if (question_base_tokens(question) > 0)
+        question->observers = observers;
+}
+
 enum tca_status question_create(const struct question_params *params, struct document *document,
-                                int64_t max_positions, struct question **question_out,
-                                struct tca_error *error)
+                                const struct question_limits *limits,
+                                struct question **question_out, struct tca_error *error)
 {
     int64_t before = document == NULL ? 0 : document->tokens;
-    int64_t room = max_positions - before;
+    int64_t room = limits->max_positions - before;
+    int64_t length;
     struct question *question;
 
     TCA_TRY(sampler_params_check(&params->sampling, error));
@@ -98,10 +120,18 @@ enum tca_status question_create(const struct question_params *params, struct doc
     question = calloc(1, sizeof(*question));
     if (question == NULL)
         return tca_fail(error, TCA_ERR_NO_MEMORY, "no memory for a question");
-    *question = (struct question){.params = *params, .slot = STEP_SLOT_NONE, .document = document};
-    question->capacity =
+    *question = (struct question){.params = *params,
+                                  .slot = STEP_SLOT_NONE,
+                                  .head_slot = STEP_SLOT_NONE,
+                                  .document = document,
+                                  .kept_share = 1.0,
+                                  .kept_mass_mean = 1.0,
+                                  .kept_mass_min = 1.0};
+    plan_selection(question, limits->chunk_tokens);
+    length =
         params->max_tokens < room - params->tokens ? params->tokens + params->max_tokens : room;
-    question->ids = malloc((size_t)question->capacity * sizeof(*question->ids));
+    question->capacity = length - question->head_tokens;
+    question->ids = malloc((size_t)length * sizeof(*question->ids));
     if (question->ids == NULL) {
         free(question);
         return tca_fail(error, TCA_ERR_NO_MEMORY, "no memory for a question of %lld tokens",
@@ -127,20 +157,47 @@ enum tca_status question_receive(struct question *question, const int32_t *ids, 
                    error);
 }
 
+int64_t question_base_tokens(const struct question *question)
+{
+    return question->document == NULL ? question->head_tokens : question->document->tokens;
+}
+
+/* The head of an evicting prompt, run like a document. */
+static struct batch_sequence head_sequence(const struct question *question)
+{
+    const int64_t received = least(question->received, question->head_tokens);
+
+    return (struct batch_sequence){.kind = BATCH_QUESTION,
+                                   .slot = question->head_slot,
+                                   .own_rows = question->done,
+                                   .pending = question->ids + question->done,
+                                   .pending_tokens = received - question->done,
+                                   .missing_tokens = question->head_tokens - received,
+                                   .last_step = question->last_step};
+}
+
 struct batch_sequence question_sequence(const struct question *question)
 {
-    const struct sampler_params *sampling = &question->params.sampling;
-
-    return (struct batch_sequence){
-        .kind = question->done < question->params.tokens ? BATCH_QUESTION : BATCH_DECODE,
+    const struct question_params *params = &question->params;
+    const bool is_decode = question->done >= params->tokens;
+    struct batch_sequence sequence = {
+        .kind = is_decode ? BATCH_DECODE : BATCH_QUESTION,
         .slot = question->slot,
-        .own_rows = question->done,
-        .base_rows = question->document == NULL ? 0 : question->document->tokens,
+        .own_rows = question->done - question->head_tokens,
+        .base_rows = question->is_selected ? 0 : question_base_tokens(question),
         .pending = question->ids + question->done,
         .pending_tokens = question->received + question->answered - question->done,
-        .missing_tokens = question->params.tokens - question->received,
-        .logits = sampler_needs_full_row(sampling) ? STEP_LOGITS_FULL : STEP_LOGITS_TOP,
+        .missing_tokens = params->tokens - question->received,
+        .logits = sampler_needs_full_row(&params->sampling) ? STEP_LOGITS_FULL : STEP_LOGITS_TOP,
         .last_step = question->last_step};
+
+    if (question->done < question->head_tokens)
+        return head_sequence(question);
+    if (question->observers > 0 && !is_decode) {
+        sequence.tail_tokens = question->observers;
+        sequence.selects = true;
+    }
+    return sequence;
 }
 
 bool question_is_end_token(const struct question *question, int32_t id)
@@ -153,11 +210,12 @@ bool question_is_end_token(const struct question *question, int32_t id)
 
 bool question_answer(struct question *question, int32_t id)
 {
+    const int64_t room = question->head_tokens + question->capacity;
     int64_t length = question->params.tokens + question->answered;
 
     /* The last token the model may say has no position left to be run at, and no place in ids. */
-    if (length < question->capacity)
+    if (length < room)
         question->ids[length] = id;
     question->answered++;
-    return question->answered == question->params.max_tokens || length + 1 > question->capacity;
+    return question->answered == question->params.max_tokens || length + 1 > room;
 }

@@ -14,7 +14,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { QUESTION_END_TOKENS_MAX = 64 };
+enum {
+    QUESTION_END_TOKENS_MAX = 64,
+    QUESTION_OBSERVERS_MAX = 512, /* its last tokens select what it keeps */
+};
 
 enum job_state { JOB_OPENING, JOB_RUNNING, JOB_CLOSING };
 
@@ -53,11 +56,20 @@ struct question {
     bool is_on_ranks;          /* the ranks have its slot open */
     struct document *document; /* borrowed, NULL for a bare prompt */
     int32_t slot;
-    int64_t capacity; /* tokens: its own and the answer's */
-    int64_t received; /* of its own tokens */
-    int64_t answered; /* tokens of the answer */
-    int64_t done;     /* own and answer tokens that have been run */
-    int32_t *ids;     /* owned [capacity]: own tokens, then the answer's */
+    int64_t capacity; /* rows of its slot: its own tokens' and the answer's, without the head's */
+    /* An evicting prompt runs as a question over its own head: all but its last tokens, in a slot that
+     * leaves when what it keeps is copied. 0 tokens: there is none. */
+    int64_t head_tokens;
+    int32_t head_slot;
+    bool is_head_on_ranks, is_head_leaving;
+    int64_t observers; /* own tokens at the end that run in one piece and select; 0: dense */
+    bool is_selected;
+    double kept_share, kept_mass_mean, kept_mass_min;
+    int64_t kept_bytes; /* of the base, over all ranks */
+    int64_t received;   /* of its own tokens */
+    int64_t answered;   /* tokens of the answer */
+    int64_t done;       /* own and answer tokens that have been run */
+    int32_t *ids;       /* owned [capacity]: own tokens, then the answer's */
     struct sampler_random random;
     uint64_t last_step;
     bool has_sampled; /* `sampled` came out of the step under way */
@@ -72,19 +84,26 @@ void document_destroy(struct document *document);
 /* Take tokens that have arrived. TCA_ERR_RANGE: more than announced, or an id outside `vocab`. */
 enum tca_status document_receive(struct document *document, const int32_t *ids, int64_t count,
                                  int vocab, struct tca_error *error);
-struct batch_sequence document_sequence(const struct document *document);
+struct batch_sequence document_sequence(const struct document *document, int chunk_tokens);
 bool document_is_ready(const struct document *document);
 void document_advance(struct document *document, int64_t tokens, uint64_t step);
 
-/* max_positions bounds document, question and answer together. TCA_ERR_RANGE: the question alone
- * does not fit; TCA_ERR_INVALID: a bad parameter; TCA_ERR_NO_MEMORY. Borrows `document`. */
+struct question_limits {
+    int64_t max_positions; /* of document, question and answer together */
+    int chunk_tokens;      /* most that run in one piece */
+};
+
+/* TCA_ERR_RANGE: the question alone does not fit; TCA_ERR_INVALID: a bad parameter;
+ * TCA_ERR_NO_MEMORY. Borrows `document`. */
 enum tca_status question_create(const struct question_params *params, struct document *document,
-                                int64_t max_positions, struct question **question_out,
-                                struct tca_error *error);
+                                const struct question_limits *limits,
+                                struct question **question_out, struct tca_error *error);
 void question_destroy(struct question *question);
 enum tca_status question_receive(struct question *question, const int32_t *ids, int64_t count,
                                  int vocab, struct tca_error *error);
 struct batch_sequence question_sequence(const struct question *question);
+/* Tokens before its own rows: the document's or the head's. */
+int64_t question_base_tokens(const struct question *question);
 bool question_is_end_token(const struct question *question, int32_t id);
 /* Append a token of the answer; true when the answer is as long as it may get. */
 bool question_answer(struct question *question, int32_t id);

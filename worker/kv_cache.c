@@ -35,30 +35,41 @@ int64_t kv_cache_capacity(const struct kv_cache *cache)
     return (int64_t)(tokens / KV_CACHE_GRANULE * KV_CACHE_GRANULE);
 }
 
+enum tca_status kv_cache_take_bytes(struct kv_cache *cache, size_t bytes, void **data_out)
+{
+    if (bytes == 0)
+        return TCA_ERR_RANGE;
+    if (bytes > cache->budget_bytes - cache->used_bytes)
+        return TCA_ERR_BUSY;
+    TCA_TRY(cache->device.backend->alloc(cache->device.index, bytes, data_out));
+    cache->used_bytes += bytes;
+    return TCA_OK;
+}
+
+void kv_cache_give_back_bytes(struct kv_cache *cache, void *data, size_t bytes)
+{
+    if (data == NULL)
+        return;
+    cache->device.backend->free(cache->device.index, data, bytes);
+    cache->used_bytes -= bytes;
+}
+
 enum tca_status kv_cache_take(struct kv_cache *cache, int64_t tokens, struct kv_range *range_out)
 {
     size_t bytes = kv_cache_range_bytes(&cache->shape, tokens);
     void *data;
 
-    if (bytes == 0)
-        return TCA_ERR_RANGE;
-    if (bytes > cache->budget_bytes - cache->used_bytes)
-        return TCA_ERR_BUSY;
-    TCA_TRY(cache->device.backend->alloc(cache->device.index, bytes, &data));
-    cache->used_bytes += bytes;
+    TCA_TRY(kv_cache_take_bytes(cache, bytes, &data));
     *range_out = (struct kv_range){.data = data, .capacity = round_up(tokens)};
     return TCA_OK;
 }
 
 void kv_cache_give_back(struct kv_cache *cache, struct kv_range *range)
 {
-    size_t bytes;
-
     if (range->data == NULL)
         return;
-    bytes = kv_cache_range_bytes(&cache->shape, range->capacity);
-    cache->device.backend->free(cache->device.index, range->data, bytes);
-    cache->used_bytes -= bytes;
+    kv_cache_give_back_bytes(cache, range->data,
+                             kv_cache_range_bytes(&cache->shape, range->capacity));
     *range = (struct kv_range){0};
 }
 

@@ -55,6 +55,10 @@ int64_t kv_cache_capacity(const struct kv_cache *cache);
 enum tca_status kv_cache_take(struct kv_cache *cache, int64_t tokens, struct kv_range *range_out);
 void kv_cache_give_back(struct kv_cache *cache, struct kv_range *range); /* empty is a no-op */
 
+/* Memory of another shape within the same budget. Errors as above. */
+enum tca_status kv_cache_take_bytes(struct kv_cache *cache, size_t bytes, void **data_out);
+void kv_cache_give_back_bytes(struct kv_cache *cache, void *data, size_t bytes); /* NULL: no-op */
+
 struct kv_layer kv_range_layer(const struct kv_range *range, const struct kv_shape *shape,
                                int layer);
 

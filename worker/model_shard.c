@@ -4,19 +4,18 @@
 #include "model/weight_files.h"
 #include "worker/forward.h"
 #include "worker/kv_cache.h"
+#include "worker/sequence.h"
 #include "worker/weights.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { LOGIT_ROWS_LEAST = 16, PREFILL_ITEMS = 64 /* sequences beside the decoding ones */ };
-
-struct sequence {
-    bool is_open;
-    struct kv_range kv; /* empty when the open found no memory */
-    int64_t rows;
-    int32_t base_slot; /* or STEP_SLOT_NONE */
+enum {
+    LOGIT_ROWS_LEAST = 16,
+    PREFILL_ITEMS = 64, /* sequences beside the decoding ones */
+    DEFAULT_WINDOW = 1024,
+    PROFILE_PATH_BYTES = 4096 + 32,
 };
 
 struct model_shard {
@@ -32,10 +31,21 @@ struct model_shard {
     int logit_rows;
     struct sequence *sequence; /* owned [sequences] */
     int sequences;
-    struct forward_item *items; /* owned [limits.items] */
-    int32_t *wanted_token;      /* owned [limits.tokens]: tokens whose logits rank 0 wants */
-    int32_t *wanted_item;       /* owned [limits.tokens] */
+    struct sequence_host host;
+    struct profile *profile;        /* owned, or NULL */
+    int kv_heads[COMM_RANKS_MAX];   /* of every rank */
+    struct forward_item *items;     /* owned [limits.items] */
+    struct step_selected *selected; /* owned [limits.items] */
+    int selections;
+    int timeout_ms;
+    int32_t *wanted_token; /* owned [limits.tokens]: tokens whose logits rank 0 wants */
+    int32_t *wanted_item;  /* owned [limits.tokens] */
 };
+
+static int64_t window_of(const struct model_shard_options *options)
+{
+    return options->window_tokens == 0 ? DEFAULT_WINDOW : options->window_tokens;
+}
 
 static enum tca_status load_weights(struct model_shard *shard,
                                     const struct model_shard_options *options,
@@ -103,8 +113,15 @@ static enum tca_status create_pass(struct model_shard *shard,
                                   .weights = shard->weights};
     struct forward_limits limits = {.rows = shard->limits.tokens,
                                     .items = shard->limits.items,
-                                    .logit_rows = shard->logit_rows};
+                                    .logit_rows = shard->logit_rows,
+                                    .chunk_rows = options->chunk_tokens,
+                                    .positions =
+                                        options->max_positions > 0 &&
+                                                options->max_positions < shard->config.max_positions
+                                            ? options->max_positions
+                                            : shard->config.max_positions};
 
+    shard->facts.has_sparse_attention = options->backend->select != NULL;
     shard->facts.workspace_bytes = forward_workspace_bytes(&parts, &limits);
     TCA_TRY(forward_create(&parts, &limits, &shard->forward, error));
     return logits_create(&shard->device, shard->group, &shard->config, shard->logit_rows,
@@ -114,11 +131,54 @@ static enum tca_status create_pass(struct model_shard *shard,
 static enum tca_status create_lists(struct model_shard *shard, struct tca_error *error)
 {
     shard->items = calloc((size_t)shard->limits.items, sizeof(*shard->items));
+    shard->selected = calloc((size_t)shard->limits.items, sizeof(*shard->selected));
     shard->wanted_token = calloc((size_t)shard->limits.tokens, sizeof(*shard->wanted_token));
     shard->wanted_item = calloc((size_t)shard->limits.tokens, sizeof(*shard->wanted_item));
-    if (shard->items == NULL || shard->wanted_token == NULL || shard->wanted_item == NULL)
+    if (shard->items == NULL || shard->selected == NULL || shard->wanted_token == NULL ||
+        shard->wanted_item == NULL)
         return tca_fail(error, TCA_ERR_NO_MEMORY, "no memory for a step's lists");
     return TCA_OK;
+}
+
+/* The file that was named, or that of the model's folder where there is one. Made-up weights have no
+ * profile of their own. */
+static enum tca_status open_profile(struct model_shard *shard,
+                                    const struct model_shard_options *options,
+                                    struct tca_error *error)
+{
+    const bool is_named = options->profile != NULL && options->profile[0] != '\0';
+    char path[PROFILE_PATH_BYTES];
+    enum tca_status status;
+
+    if ((!is_named && options->has_dummy_weights) ||
+        (is_named && strcmp(options->profile, "none") == 0))
+        return TCA_OK;
+    if (is_named)
+        snprintf(path, sizeof(path), "%s", options->profile);
+    else
+        snprintf(path, sizeof(path), "%s/tca-profile.json", options->model_folder);
+    status = profile_open(path, shard->facts.fingerprint, shard->config.layers,
+                          shard->config.kv_heads, &shard->profile, error);
+    if (status == TCA_ERR_NOT_FOUND && !is_named)
+        return TCA_OK;
+    TCA_TRY(status);
+    if (shard->profile->window_tokens != window_of(options))
+        log_warn("%s: made with a window of %lld tokens, this server's is %lld", path,
+                 (long long)shard->profile->window_tokens, (long long)window_of(options));
+    memcpy(shard->facts.profile_id, shard->profile->id, sizeof(shard->facts.profile_id));
+    shard->facts.has_tca_profile = shard->profile->tca != NULL;
+    return TCA_OK;
+}
+
+static struct budget_source budget_source_of(const struct model_shard *shard,
+                                             const struct model_shard_options *options)
+{
+    return (struct budget_source){.profile = shard->profile,
+                                  .layers = shard->config.layers,
+                                  .all_kv_heads = shard->config.kv_heads,
+                                  .kv_head_first = shard->facts.shard.kv_head_first,
+                                  .kv_heads = shard->facts.shard.kv_heads,
+                                  .window = window_of(options)};
 }
 
 /* Tell the group how many KV heads' sums each rank brings. */
@@ -129,6 +189,7 @@ static enum tca_status order_sums(struct model_shard *shard, struct tca_error *e
 
         TCA_TRY(shard_plan_make(&shard->config, rank, shard->group->ranks, &other, error));
         shard->group->parts[rank] = other.kv_heads;
+        shard->kv_heads[rank] = other.kv_heads;
     }
     return TCA_OK;
 }
@@ -150,8 +211,15 @@ static enum tca_status create_parts(struct model_shard *shard,
                         tca_status_text(status));
     TCA_TRY(load_weights(shard, options, error));
     TCA_TRY(create_lists(shard, error));
+    TCA_TRY(open_profile(shard, options, error));
     TCA_TRY(create_pass(shard, options, error));
-    return reserve_kv(shard, options, error);
+    TCA_TRY(reserve_kv(shard, options, error));
+    shard->host = (struct sequence_host){.kv = &shard->kv,
+                                         .source = budget_source_of(shard, options),
+                                         .q_heads = shard->facts.shard.q_heads,
+                                         .chunk_tokens = options->chunk_tokens,
+                                         .refresh_every = options->refresh_every};
+    return TCA_OK;
 }
 
 enum tca_status model_shard_create(const struct model_shard_options *options,
@@ -165,6 +233,7 @@ enum tca_status model_shard_create(const struct model_shard_options *options,
         return tca_fail(error, TCA_ERR_NO_MEMORY, "no memory for the model");
     shard->device = (struct device){.backend = options->backend, .index = options->device};
     shard->group = group;
+    shard->timeout_ms = options->timeout_ms;
     shard->limits = (struct step_limits){.items = options->max_sequences + PREFILL_ITEMS,
                                          .tokens = options->chunk_tokens + options->max_sequences};
     shard->logit_rows =
@@ -178,13 +247,23 @@ enum tca_status model_shard_create(const struct model_shard_options *options,
     return TCA_OK;
 }
 
+static void forget_selected(struct model_shard *shard)
+{
+    for (int i = 0; i < shard->selections; i++)
+        free(shard->selected[i].bins);
+    shard->selections = 0;
+}
+
 void model_shard_destroy(struct model_shard *shard)
 {
     if (shard == NULL)
         return;
     for (int slot = 0; slot < shard->sequences; slot++)
-        kv_cache_give_back(&shard->kv, &shard->sequence[slot].kv);
+        sequence_close(&shard->sequence[slot], &shard->host);
+    forget_selected(shard);
     free(shard->sequence);
+    free(shard->selected);
+    profile_close(shard->profile);
     logits_destroy(shard->logits);
     forward_destroy(shard->forward);
     free(shard->items);
@@ -239,8 +318,7 @@ static enum tca_status close_sequences(struct model_shard *shard, const struct s
 
         if (sequence == NULL)
             return refuse(shard, plan, plan->close[i], "is closed but was not open");
-        kv_cache_give_back(&shard->kv, &sequence->kv);
-        *sequence = (struct sequence){0};
+        sequence_close(sequence, &shard->host);
     }
     return TCA_OK;
 }
@@ -270,6 +348,7 @@ static enum tca_status open_sequences(struct model_shard *shard, const struct st
     for (int i = 0; i < plan->opens; i++) {
         const struct step_open *open = &plan->open[i];
         struct sequence *sequence;
+        enum tca_status status;
 
         TCA_TRY(grow_slots(shard, open->slot));
         sequence = &shard->sequence[open->slot];
@@ -277,8 +356,10 @@ static enum tca_status open_sequences(struct model_shard *shard, const struct st
             return refuse(shard, plan, open->slot, "is opened twice");
         if (open->base_slot != STEP_SLOT_NONE && find_sequence(shard, open->base_slot) == NULL)
             return refuse(shard, plan, open->slot, "is opened over a base that is not open");
-        *sequence = (struct sequence){.is_open = true, .base_slot = open->base_slot};
-        if (kv_cache_take(&shard->kv, open->capacity, &sequence->kv) != TCA_OK)
+        status = sequence_open(sequence, &shard->host, open);
+        if (status == TCA_ERR_PRECONDITION)
+            return refuse(shard, plan, open->slot, "needs a profile");
+        if (status != TCA_OK)
             *failed_out |= (uint64_t)1 << i;
     }
     return TCA_OK;
@@ -292,25 +373,14 @@ static enum tca_status place_items(struct model_shard *shard, const struct step_
     for (int i = 0; i < plan->items; i++) {
         const struct step_item *item = &plan->item[i];
         struct sequence *sequence = find_sequence(shard, item->slot);
-        struct sequence *base = NULL;
+        const struct sequence *base;
 
         if (sequence == NULL)
             return refuse(shard, plan, item->slot, "runs but is not open");
-        if (sequence->rows != item->own_rows ||
-            item->tokens > sequence->kv.capacity - sequence->rows)
-            return refuse(shard, plan, item->slot, "runs beyond its rows");
-        if (sequence->base_slot != STEP_SLOT_NONE) {
-            base = find_sequence(shard, sequence->base_slot);
-            if (base == NULL)
-                return refuse(shard, plan, item->slot, "runs over a base that is not open");
-        }
-        shard->items[i] = (struct forward_item){.first_row = first,
-                                                .rows = item->tokens,
-                                                .own = &sequence->kv,
-                                                .own_rows = sequence->rows,
-                                                .base = base == NULL ? NULL : &base->kv,
-                                                .base_rows = base == NULL ? 0 : base->rows};
-        sequence->rows += item->tokens;
+        base = find_sequence(shard, sequence->base_slot);
+        if (sequence_place(sequence, &shard->host, base, item, &shard->items[i]) != TCA_OK)
+            return refuse(shard, plan, item->slot, "runs beyond its rows, or over no base");
+        shard->items[i].first_row = first;
         first += item->tokens;
     }
     for (int i = 0; i < plan->tokens; i++)
@@ -385,11 +455,57 @@ static enum tca_status tell_full_rows(struct model_shard *shard, const struct st
     return TCA_OK;
 }
 
+const struct step_selected *model_shard_selected(const struct model_shard *shard, int *count_out)
+{
+    *count_out = shard->selections;
+    return shard->selected;
+}
+
+static enum tca_status gather_bins(struct model_shard *shard, const struct sequence *sequence,
+                                   struct step_selected *selected)
+{
+    const struct model_config *config = &shard->config;
+    const size_t bins = (size_t)config->layers * (size_t)config->kv_heads * CORE_CACHE_BINS;
+
+    if (shard->group->rank == 0) {
+        selected->bins = calloc(bins, sizeof(*selected->bins));
+        if (selected->bins == NULL)
+            return TCA_ERR_NO_MEMORY;
+    }
+    return selection_bins_gather(shard->group, sequence->core, &shard->kv.shape,
+                                 sequence->base_tokens, shard->kv_heads, selected->bins,
+                                 shard->timeout_ms);
+}
+
+/* Bring what the step's items selected to rank 0, and let the sequences go on from there. */
+static enum tca_status settle_selections(struct model_shard *shard, const struct step_plan *plan)
+{
+    for (int i = 0; i < plan->items; i++) {
+        const struct step_item *item = &plan->item[i];
+        struct sequence *sequence = find_sequence(shard, item->slot);
+        struct step_selected *selected = &shard->selected[shard->selections];
+
+        sequence_advance(sequence, item);
+        if (!item->selects)
+            continue;
+        *selected = (struct step_selected){.item = i};
+        shard->selections++;
+        TCA_TRY(selection_report_make(&shard->device, sequence->core, &shard->kv.shape,
+                                      shard->facts.shard.q_heads, sequence->base_tokens,
+                                      item->tokens, &selected->report));
+        TCA_TRY(selection_report_gather(shard->group, &selected->report, shard->timeout_ms));
+        if (sequence->reports_selection)
+            TCA_TRY(gather_bins(shard, sequence, selected));
+    }
+    return TCA_OK;
+}
+
 enum tca_status model_shard_apply(struct model_shard *shard, const struct step_plan *plan,
                                   model_shard_row_fn row, void *context,
                                   struct step_answer *answer_out)
 {
     *answer_out = (struct step_answer){.status = TCA_OK};
+    forget_selected(shard);
     TCA_TRY(close_sequences(shard, plan));
     TCA_TRY(open_sequences(shard, plan, &answer_out->failed_opens));
     if (plan->items == 0)
@@ -398,6 +514,7 @@ enum tca_status model_shard_apply(struct model_shard *shard, const struct step_p
     TCA_TRY(forward_run(shard->forward, plan->token, plan->tokens, shard->items, plan->items));
     TCA_TRY(tell_top_rows(shard, plan, row, context));
     TCA_TRY(tell_full_rows(shard, plan, row, context));
+    TCA_TRY(settle_selections(shard, plan));
     /* Work may still be under way; its failure belongs to this step. */
     return shard->device.backend->queue_wait(shard->device.queue);
 }

@@ -9,6 +9,7 @@
 #include "model/model_config.h"
 #include "model/shard_plan.h"
 #include "worker/logits.h"
+#include "worker/selection_report.h"
 #include "worker/step_plan.h"
 
 #include <stdbool.h>
@@ -28,6 +29,7 @@ struct model_shard_options {
     int max_sequences;      /* decoding questions of one step */
     bool has_dummy_weights; /* config.json only; pseudo-random weights */
     int timeout_ms;         /* of every wait for a peer */
+    int64_t max_positions;  /* of one sequence; 0: the model's */
     int64_t window_tokens;  /* that every selection keeps at the end */
     int64_t refresh_every;  /* tokens of an answer until it selects again; 0: never */
     const char *profile;    /* file; NULL: the model folder's, if there is one */
@@ -44,6 +46,7 @@ struct model_shard_facts {
     char fingerprint[65];       /* hex; "dummy" for dummy weights */
     char profile_id[17];        /* hex; "": no profile */
     bool has_tca_profile;       /* it has (mu, sigma) for the rule tca */
+    bool has_sparse_attention;  /* the device's backend can select */
 };
 
 /* What a rank answers to a plan. */
@@ -69,6 +72,17 @@ const struct model_shard_facts *model_shard_facts(const struct model_shard *shar
 struct step_limits model_shard_limits(const struct model_shard *shard);
 /* KV memory in use now. */
 size_t model_shard_used_bytes(const struct model_shard *shard);
+
+/* What an item of the last plan selected, on rank 0. */
+struct step_selected {
+    int item;
+    struct selection_report report; /* of all ranks */
+    uint32_t
+        *bins; /* [layers, kv_heads, CORE_CACHE_BINS] of the model, owned; NULL: not asked for */
+};
+
+/* Selections of the last model_shard_apply, rank 0 only; valid until the next. */
+const struct step_selected *model_shard_selected(const struct model_shard *shard, int *count_out);
 
 /* Apply a plan: collective. `row` (with rank 0; may be NULL when no logits are wanted) is called
  * for every wanted row in the order of tokens, candidates before whole rows. TCA_OK with

@@ -5,6 +5,7 @@
 
 #include "kernels/select.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct sparsity {
@@ -13,5 +14,16 @@ struct sparsity {
     double tau;  /* attention mass that every head is to keep; 0: budgets follow `keep` */
     int64_t dense_below_tokens; /* of a document: chunks that begin before are dense */
 };
+
+/* Whether the piece of a document that begins at `position` selects among the tokens before it: that
+ * is decided for whole chunks, and the first has nothing before it. */
+static inline bool sparsity_applies(const struct sparsity *sparsity, int64_t position,
+                                    int chunk_tokens)
+{
+    const int64_t chunk_start = position / chunk_tokens * chunk_tokens;
+
+    return sparsity->method.rule != SELECT_DENSE && chunk_start > 0 &&
+           chunk_start >= sparsity->dense_below_tokens;
+}
 
 #endif

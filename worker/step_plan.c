@@ -5,8 +5,9 @@
 #include <string.h>
 
 /* Wire form: header {magic u32, end u32, number u64, top_count u32, closes u32, opens u32,
- * items u32, tokens u32}, then closes {slot u32}, opens {slot u32, base u32, capacity u64},
- * items {slot u32, tokens u32, own_rows u64, logits u32}, token ids u32. */
+ * items u32, tokens u32}, then closes {slot u32}, opens {slot u32, base u32, capacity u64,
+ * base_tokens u64, rule u32, redundancy u32, flags u32, keep f64, tau f64, dense_below u64},
+ * items {slot u32, tokens u32, own_rows u64, logits u32, selects u32}, token ids u32. */
 static const uint32_t step_magic = 0x50414354; /* "TCAP" */
 
 enum tca_status step_plan_init(struct step_plan *plan, const struct step_limits *limits)
@@ -80,7 +81,35 @@ static void put_u64(struct bytes *out, uint64_t value)
     put_u32(out, (uint32_t)(value >> 32));
 }
 
-enum { HEADER_BYTES = 36, CLOSE_BYTES = 4, OPEN_BYTES = 16, ITEM_BYTES = 20, TOKEN_BYTES = 4 };
+enum { HEADER_BYTES = 36, CLOSE_BYTES = 4, OPEN_BYTES = 60, ITEM_BYTES = 24, TOKEN_BYTES = 4 };
+
+enum { OPEN_OBSERVES_LAST = 1, OPEN_BASE_LEAVES = 2, OPEN_REPORTS = 4, OPEN_FLAGS_END = 8 };
+
+static void put_f64(struct bytes *out, double value)
+{
+    uint64_t bits;
+
+    memcpy(&bits, &value, sizeof(bits));
+    put_u64(out, bits);
+}
+
+static void put_open(struct bytes *out, const struct step_open *open)
+{
+    const struct sparsity *sparsity = &open->sparsity;
+
+    put_u32(out, (uint32_t)open->slot);
+    put_u32(out, (uint32_t)open->base_slot);
+    put_u64(out, (uint64_t)open->capacity);
+    put_u64(out, (uint64_t)open->base_tokens);
+    put_u32(out, (uint32_t)sparsity->method.rule);
+    put_u32(out, (uint32_t)sparsity->method.redundancy);
+    put_u32(out, (sparsity->method.observes_last ? OPEN_OBSERVES_LAST : 0U) |
+                     (open->is_base_leaving ? OPEN_BASE_LEAVES : 0U) |
+                     (open->reports_selection ? OPEN_REPORTS : 0U));
+    put_f64(out, sparsity->keep);
+    put_f64(out, sparsity->tau);
+    put_u64(out, (uint64_t)sparsity->dense_below_tokens);
+}
 
 enum tca_status step_plan_write(const struct step_plan *plan, struct bytes *out)
 {
@@ -99,16 +128,14 @@ enum tca_status step_plan_write(const struct step_plan *plan, struct bytes *out)
     put_u32(out, (uint32_t)plan->tokens);
     for (int i = 0; i < plan->closes; i++)
         put_u32(out, (uint32_t)plan->close[i]);
-    for (int i = 0; i < plan->opens; i++) {
-        put_u32(out, (uint32_t)plan->open[i].slot);
-        put_u32(out, (uint32_t)plan->open[i].base_slot);
-        put_u64(out, (uint64_t)plan->open[i].capacity);
-    }
+    for (int i = 0; i < plan->opens; i++)
+        put_open(out, &plan->open[i]);
     for (int i = 0; i < plan->items; i++) {
         put_u32(out, (uint32_t)plan->item[i].slot);
         put_u32(out, (uint32_t)plan->item[i].tokens);
         put_u64(out, (uint64_t)plan->item[i].own_rows);
         put_u32(out, (uint32_t)plan->item[i].logits);
+        put_u32(out, plan->item[i].selects);
     }
     for (int i = 0; i < plan->tokens; i++)
         put_u32(out, (uint32_t)plan->token[i]);
@@ -137,6 +164,15 @@ static uint64_t get_u64(struct reader *reader)
     uint64_t low = get_u32(reader);
 
     return low | (uint64_t)get_u32(reader) << 32;
+}
+
+static double get_f64(struct reader *reader)
+{
+    uint64_t bits = get_u64(reader);
+    double value;
+
+    memcpy(&value, &bits, sizeof(value));
+    return value;
 }
 
 static bool is_slot(int32_t slot)
@@ -183,6 +219,30 @@ static enum tca_status read_header(struct step_plan *plan, struct reader *reader
     return TCA_OK;
 }
 
+static enum tca_status read_sparsity(struct reader *reader, struct step_open *open,
+                                     struct tca_error *error)
+{
+    struct sparsity *sparsity = &open->sparsity;
+    const uint32_t rule = get_u32(reader), redundancy = get_u32(reader), flags = get_u32(reader);
+
+    *sparsity = (struct sparsity){.method = {.rule = (enum select_rule)rule,
+                                             .redundancy = (enum select_redundancy)redundancy,
+                                             .observes_last = (flags & OPEN_OBSERVES_LAST) != 0}};
+    open->is_base_leaving = (flags & OPEN_BASE_LEAVES) != 0;
+    open->reports_selection = (flags & OPEN_REPORTS) != 0;
+    sparsity->keep = get_f64(reader);
+    sparsity->tau = get_f64(reader);
+    sparsity->dense_below_tokens = (int64_t)get_u64(reader);
+    if (rule >= SELECT_RULE_COUNT || redundancy > SELECT_REDUNDANCY_MASS ||
+        flags >= OPEN_FLAGS_END || !(sparsity->keep >= 0.0 && sparsity->keep <= 1.0) ||
+        !(sparsity->tau >= 0.0 && sparsity->tau <= 1.0) || sparsity->dense_below_tokens < 0)
+        return tca_fail(error, TCA_ERR_INVALID,
+                        "step plan: opens slot %d with rule %u, redundancy %u, flags %u, keep %g, "
+                        "tau %g",
+                        open->slot, rule, redundancy, flags, sparsity->keep, sparsity->tau);
+    return TCA_OK;
+}
+
 static enum tca_status read_sequences(struct step_plan *plan, struct reader *reader,
                                       struct tca_error *error)
 {
@@ -197,7 +257,10 @@ static enum tca_status read_sequences(struct step_plan *plan, struct reader *rea
         open->slot = (int32_t)get_u32(reader);
         open->base_slot = (int32_t)get_u32(reader);
         open->capacity = (int64_t)get_u64(reader);
-        if (!is_slot(open->slot) || open->capacity < 1 ||
+        open->base_tokens = (int64_t)get_u64(reader);
+        TCA_TRY(read_sparsity(reader, open, error));
+        if (!is_slot(open->slot) || open->capacity < 1 || open->base_tokens < 0 ||
+            open->base_tokens > INT32_MAX ||
             (open->base_slot != STEP_SLOT_NONE && !is_slot(open->base_slot)))
             return tca_fail(error, TCA_ERR_INVALID,
                             "step plan: opens slot %d over slot %d for %lld tokens", open->slot,
@@ -213,18 +276,21 @@ static enum tca_status read_items(struct step_plan *plan, struct reader *reader,
 
     for (int i = 0; i < plan->items; i++) {
         struct step_item *item = &plan->item[i];
-        uint32_t logits;
+        uint32_t logits, selects;
 
         item->slot = (int32_t)get_u32(reader);
         item->tokens = (int32_t)get_u32(reader);
         item->own_rows = (int64_t)get_u64(reader);
         logits = get_u32(reader);
+        selects = get_u32(reader);
         if (!is_slot(item->slot) || item->tokens < 1 || item->own_rows < 0 ||
-            logits > STEP_LOGITS_ALL)
+            logits > STEP_LOGITS_ALL || selects > 1)
             return tca_fail(error, TCA_ERR_INVALID,
-                            "step plan: runs %d tokens of slot %d after %lld, logits %u",
-                            item->tokens, item->slot, (long long)item->own_rows, logits);
+                            "step plan: runs %d tokens of slot %d after %lld, logits %u, "
+                            "selects %u",
+                            item->tokens, item->slot, (long long)item->own_rows, logits, selects);
         item->logits = (enum step_logits)logits;
+        item->selects = selects != 0;
         tokens += item->tokens;
     }
     if (tokens != plan->tokens)

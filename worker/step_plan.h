@@ -10,7 +10,9 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "worker/sparsity.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum {
@@ -39,6 +41,11 @@ struct step_open {
     int32_t slot;
     int32_t base_slot; /* or STEP_SLOT_NONE */
     int64_t capacity;  /* tokens */
+    /* Of a document, what its chunks attend to; of a question, what it keeps of its base. */
+    struct sparsity sparsity;
+    int64_t base_tokens;    /* of the base when the question's own tokens run */
+    bool is_base_leaving;   /* after the selection: nothing is read in place */
+    bool reports_selection; /* of a question: which parts of the base every head keeps */
 };
 
 struct step_item {
@@ -46,6 +53,7 @@ struct step_item {
     int32_t tokens;
     int64_t own_rows; /* the sequence's rows before; every rank checks it against its own */
     enum step_logits logits;
+    bool selects; /* its rows are the queries that select what the question keeps of its base */
 };
 
 struct step_limits {

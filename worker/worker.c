@@ -118,6 +118,10 @@ static enum tca_status load(struct worker *worker, struct tca_error *error)
         .chunk_tokens = worker->settings.chunk_tokens,
         .max_sequences = worker->settings.max_sequences,
         .has_dummy_weights = worker->settings.has_dummy_weights != 0,
+        .max_positions = worker->settings.max_positions,
+        .window_tokens = worker->settings.window_tokens,
+        .refresh_every = worker->settings.refresh_every,
+        .profile = worker->settings.profile,
         .timeout_ms = worker->options->step_timeout_ms};
 
     TCA_TRY(rank_device_open(device_wish(worker), worker->group, &worker->hosts,

@@ -13,13 +13,24 @@ static void fill(struct step_plan *plan)
     struct step_open open = {.slot = 3, .base_slot = STEP_SLOT_NONE, .capacity = 1LL << 40};
     struct step_item first = {
         .slot = 1, .tokens = 3, .own_rows = 5000000000, .logits = STEP_LOGITS_NONE};
-    struct step_item second = {.slot = 2, .tokens = 1, .own_rows = 0, .logits = STEP_LOGITS_FULL};
+    struct step_item second = {
+        .slot = 2, .tokens = 1, .own_rows = 0, .logits = STEP_LOGITS_FULL, .selects = true};
 
     step_plan_clear(plan, 77);
     plan->top_count = 5;
     assert_int_equal(step_plan_add_close(plan, 9), TCA_OK);
     assert_int_equal(step_plan_add_open(plan, &open), TCA_OK);
-    open = (struct step_open){.slot = 4, .base_slot = 3, .capacity = 64};
+    open = (struct step_open){
+        .slot = 4,
+        .base_slot = 3,
+        .capacity = 64,
+        .base_tokens = 1 << 20,
+        .is_base_leaving = true,
+        .reports_selection = true,
+        .sparsity = {.method = {SELECT_TCA, SELECT_REDUNDANCY_MASS, .observes_last = true},
+                     .keep = 0.03,
+                     .tau = 0.9,
+                     .dense_below_tokens = 8192}};
     assert_int_equal(step_plan_add_open(plan, &open), TCA_OK);
     assert_int_equal(step_plan_add_item(plan, &first, ids), TCA_OK);
     assert_int_equal(step_plan_add_item(plan, &second, ids + 2), TCA_OK);
@@ -47,9 +58,18 @@ static void a_plan_survives_the_wire(void **state)
     assert_int_equal(received.open[0].base_slot, STEP_SLOT_NONE);
     assert_true(received.open[0].capacity == 1LL << 40);
     assert_int_equal(received.open[1].base_slot, 3);
+    assert_int_equal(received.open[0].sparsity.method.rule, SELECT_DENSE);
+    assert_false(received.open[0].is_base_leaving);
+    assert_true(received.open[1].is_base_leaving);
+    assert_true(received.open[1].reports_selection);
+    assert_int_equal(received.open[1].base_tokens, 1 << 20);
+    assert_memory_equal(&received.open[1].sparsity, &sent.open[1].sparsity,
+                        sizeof(struct sparsity));
     assert_int_equal(received.items, 2);
     assert_true(received.item[0].own_rows == 5000000000);
     assert_int_equal(received.item[1].logits, STEP_LOGITS_FULL);
+    assert_false(received.item[0].selects);
+    assert_true(received.item[1].selects);
     assert_int_equal(received.tokens, 4);
     assert_memory_equal(received.token, sent.token, 4 * sizeof(*sent.token));
     step_plan_deinit(&sent);
