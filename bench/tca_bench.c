@@ -4,7 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/settings.h"
-#include "bench/group_run.h"
+#include "worker/group_run.h"
 
 #include <stdio.h>
 #include <stdlib.h>

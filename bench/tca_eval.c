@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "base/settings.h"
 #include "base/token_ids.h"
-#include "bench/group_run.h"
+#include "worker/group_run.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -3,7 +3,7 @@
  * the passage again: the model continues it, so most of its choices are clear. */
 #include "tests/support/check.h"
 
-#include "bench/group_run.h"
+#include "worker/group_run.h"
 
 #include <math.h>
 #include <stdio.h>

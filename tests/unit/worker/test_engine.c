@@ -2,8 +2,8 @@
  * chunks, batches and memory, a question's answer is the same. */
 #include "tests/support/check.h"
 
-#include "bench/group_run.h"
 #include "tests/unit/worker/tiny_model.h"
+#include "worker/group_run.h"
 
 #include <math.h>
 #include <pthread.h>

@@ -4,9 +4,9 @@
 #include "tests/support/check.h"
 #include "tests/support/failing_alloc.h"
 
-#include "bench/group_run.h"
 #include "tests/unit/worker/tiny_model.h"
 #include "worker/control_message.h"
+#include "worker/group_run.h"
 
 enum { ALLOCATIONS_MAX = 500, DOCUMENT = 40, QUESTION = 9 };
 

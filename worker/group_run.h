@@ -1,7 +1,8 @@
-/* Runs a model on a group of ranks without a coordinator, for measuring and evaluating: processes
- * under mpirun, or threads of this process. The steps are those of tca-worker. */
-#ifndef BENCH_GROUP_RUN_H
-#define BENCH_GROUP_RUN_H
+/* Runs a model on a group of ranks without a coordinator, for measuring, evaluating and
+ * calibrating: processes under mpirun, or threads of this process. The steps are those of
+ * tca-worker. */
+#ifndef WORKER_GROUP_RUN_H
+#define WORKER_GROUP_RUN_H
 
 #include "comm/group.h"
 #include "worker/engine.h"

@@ -1,4 +1,4 @@
-#include "bench/group_run.h"
+#include "worker/group_run.h"
 
 #include "base/log.h"
 #include "comm/local/comm_local.h"
