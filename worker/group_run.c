@@ -8,13 +8,13 @@
 #include <sched.h>
 #include <stdlib.h>
 
-enum { STEP_TIMEOUT_MS = 10 * 60 * 1000, RANKS_MAX = 256 };
+enum { RANKS_MAX = 256 };
 
 /* One rank and what it needs, for its thread. */
 struct rank {
     struct comm_group *group;
     const struct group_run_options *options;
-    group_run_lead_fn lead;
+    group_run_fn lead;
     void *context;
     enum tca_status status; /* out */
     bool is_in_step;        /* out: all ranks ended in agreement, whatever the status */
@@ -52,10 +52,10 @@ static enum tca_status open_device(const struct rank *rank, struct rank_device *
                                            .group = rank->group};
         return TCA_OK;
     }
-    status = rank_hosts_init(&hosts, rank->group, STEP_TIMEOUT_MS);
+    status = rank_hosts_init(&hosts, rank->group, GROUP_RUN_TIMEOUT_MS);
     if (status == TCA_OK)
-        status = rank_device_open(options->device, rank->group, &hosts, STEP_TIMEOUT_MS, device_out,
-                                  error);
+        status = rank_device_open(options->device, rank->group, &hosts, GROUP_RUN_TIMEOUT_MS,
+                                  device_out, error);
     else
         tca_fail(error, status, "naming the hosts: %s", tca_status_text(status));
     rank_hosts_deinit(&hosts);
@@ -74,11 +74,12 @@ static enum tca_status load(const struct rank *rank, struct rank_device *device,
                                         .chunk_tokens = options->chunk_tokens,
                                         .max_sequences = options->max_sequences,
                                         .has_dummy_weights = options->has_dummy_weights,
-                                        .timeout_ms = STEP_TIMEOUT_MS};
+                                        .timeout_ms = GROUP_RUN_TIMEOUT_MS};
     struct tca_error error = {.text = ""};
     enum tca_status status = open_device(rank, device, &error);
 
-    *run = (struct group_run){.ranks = rank->group->ranks, .threads = shard.threads};
+    *run = (struct group_run){
+        .control = rank->group, .ranks = rank->group->ranks, .threads = shard.threads};
     if (status == TCA_OK) {
         shard.backend = run->backend = device->backend;
         shard.device = device->index;
@@ -88,8 +89,17 @@ static enum tca_status load(const struct rank *rank, struct rank_device *device,
     if (status != TCA_OK)
         log_error("rank %d: %s", rank->group->rank, error.text);
     else
-        status = lockstep_create(device->group, run->shard, STEP_TIMEOUT_MS, &run->lockstep);
-    return lockstep_agree(rank->group, status, STEP_TIMEOUT_MS);
+        status = lockstep_create(device->group, run->shard, GROUP_RUN_TIMEOUT_MS, &run->lockstep);
+    return lockstep_agree(rank->group, status, GROUP_RUN_TIMEOUT_MS);
+}
+
+/* A hook on every rank, or a failure on all. */
+static enum tca_status run_hook(const struct rank *rank, group_run_fn hook,
+                                const struct group_run *run)
+{
+    if (hook == NULL)
+        return TCA_OK;
+    return lockstep_agree(rank->group, hook(rank->context, run), GROUP_RUN_TIMEOUT_MS);
 }
 
 static enum tca_status run_rank(struct rank *rank)
@@ -98,15 +108,23 @@ static enum tca_status run_rank(struct rank *rank)
     struct group_run run;
     enum tca_status status = load(rank, &device, &run);
 
+    if (status == TCA_OK)
+        status = run_hook(rank, rank->options->start, &run);
     rank->is_in_step = status != TCA_ERR_COMM;
     if (status == TCA_OK && rank->group->rank == 0) {
         status = rank->lead(rank->context, &run);
         rank->is_in_step =
             lockstep_end(run.lockstep, status == TCA_OK ? STEP_END_STOP : STEP_END_FAILURE) ==
             TCA_OK;
+        if (status == TCA_OK && !rank->is_in_step)
+            status = TCA_ERR_COMM;
     } else if (status == TCA_OK) {
         status = lockstep_follow(run.lockstep);
         rank->is_in_step = status == TCA_OK || status == TCA_ERR_ABORTED;
+    }
+    if (status == TCA_OK && rank->is_in_step) {
+        status = run_hook(rank, rank->options->finish, &run);
+        rank->is_in_step = status != TCA_ERR_COMM;
     }
     lockstep_destroy(run.lockstep);
     model_shard_destroy(run.shard);
@@ -132,8 +150,8 @@ static enum tca_status run_local(const struct group_run_options *options, struct
     pthread_t threads[RANKS_MAX];
     int started = 1;
 
-    TCA_TRY(
-        comm_local_create(host_backend(options), options->local_ranks, STEP_TIMEOUT_MS, groups));
+    TCA_TRY(comm_local_create(host_backend(options), options->local_ranks, GROUP_RUN_TIMEOUT_MS,
+                              groups));
     for (int i = 0; i < options->local_ranks; i++)
         ranks[i].group = groups[i];
     while (started < options->local_ranks &&
@@ -149,8 +167,7 @@ static enum tca_status run_local(const struct group_run_options *options, struct
     return ranks[0].status;
 }
 
-enum tca_status group_run(const struct group_run_options *options, group_run_lead_fn lead,
-                          void *context)
+enum tca_status group_run(const struct group_run_options *options, group_run_fn lead, void *context)
 {
     struct rank ranks[RANKS_MAX];
     struct rank rank = {.options = options, .lead = lead, .context = context};
@@ -162,7 +179,7 @@ enum tca_status group_run(const struct group_run_options *options, group_run_lea
             ranks[i] = rank;
         return run_local(options, ranks);
     }
-    TCA_TRY(comm_mpi_create(host_backend(options), STEP_TIMEOUT_MS, &rank.group));
+    TCA_TRY(comm_mpi_create(host_backend(options), GROUP_RUN_TIMEOUT_MS, &rank.group));
     run_thread(&rank);
     return rank.status;
 }

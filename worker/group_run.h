@@ -13,6 +13,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct group_run;
+
+typedef enum tca_status (*group_run_fn)(void *context, const struct group_run *run);
+
 struct group_run_options {
     const char *model_folder;
     int local_ranks; /* threads of this process; 0: this process is one rank of an MPI world */
@@ -23,10 +27,14 @@ struct group_run_options {
     bool has_dummy_weights;
     enum device_wish device;              /* local_ranks > 1: the CPU */
     const struct kernel_backend *backend; /* NULL: that of `device` */
+    /* Called on every rank, or NULL: once the model is loaded, and after the last step when all went
+     * well. They may use the group's collectives; a failure on one rank is a failure of all. */
+    group_run_fn start, finish;
 };
 
-/* What rank 0 works with; ranks and threads as they turned out. */
+/* What a rank works with; ranks and threads as they turned out. */
 struct group_run {
+    struct comm_group *control; /* borrowed */
     struct model_shard *shard;
     struct lockstep *lockstep;
     const struct kernel_backend *backend;
@@ -34,12 +42,12 @@ struct group_run {
     int threads;
 };
 
-/* Called on rank 0 only, which alone prints. */
-typedef enum tca_status (*group_run_lead_fn)(void *context, const struct group_run *run);
-
 /* Load the model on every rank, call `lead` on rank 0 while the others follow, end the group. Any
- * failure was logged. */
-enum tca_status group_run(const struct group_run_options *options, group_run_lead_fn lead,
+ * failure was logged. Ranks that are threads share `context`. */
+enum tca_status group_run(const struct group_run_options *options, group_run_fn lead,
                           void *context);
+
+/* Longest wait for another rank. */
+enum { GROUP_RUN_TIMEOUT_MS = 10 * 60 * 1000 };
 
 #endif
