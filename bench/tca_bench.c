@@ -8,6 +8,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { PROMPTS_MAX = 32, REPEAT_MAX = 101 };
 
@@ -17,8 +18,15 @@ struct options {
     int64_t local_ranks;
     int64_t threads;
     char *prompt_tokens;
+    int64_t question_tokens;
     int64_t decode_tokens;
     int64_t batch;
+    char *prefill_rule;
+    double prefill_keep;
+    char *rule;
+    double keep;
+    int64_t dense_below;
+    int64_t window;
     int64_t chunk;
     int64_t repeat;
     int64_t kv_memory;
@@ -42,6 +50,20 @@ static const struct setting rows[] = {
      .metavar = "N[,N..]", .help = "document lengths to prefill"},
     {SETTING_FIELD(struct options, decode_tokens), .name = "decode-tokens", .initial = "64",
      .metavar = "N", .help = "tokens to decode after it", .min = 1, .max = 1 << 20},
+    {SETTING_FIELD(struct options, question_tokens), .name = "question-tokens", .initial = "1",
+     .metavar = "N", .help = "tokens of each question, before its answer", .min = 1, .max = 4096},
+    {SETTING_FIELD(struct options, prefill_rule), .name = "prefill-rule", .initial = "dense",
+     .metavar = "RULE", .help = "which earlier tokens a chunk attends to"},
+    {SETTING_FIELD(struct options, prefill_keep), .name = "prefill-keep", .initial = "0.1",
+     .metavar = "SHARE", .help = "share of them", .real_min = 0.0001, .real_max = 1.0},
+    {SETTING_FIELD(struct options, dense_below), .name = "dense-below", .initial = "8192",
+     .metavar = "N", .help = "chunks that begin before this position are dense", .max = INT32_MAX},
+    {SETTING_FIELD(struct options, rule), .name = "rule", .initial = "dense", .metavar = "RULE",
+     .help = "which tokens of the document a question keeps"},
+    {SETTING_FIELD(struct options, keep), .name = "keep", .initial = "0.03", .metavar = "SHARE",
+     .help = "share of them", .real_min = 0.0001, .real_max = 1.0},
+    {SETTING_FIELD(struct options, window), .name = "window", .initial = "1024", .metavar = "N",
+     .help = "last tokens that every rule keeps", .min = 64, .max = 65536},
     {SETTING_FIELD(struct options, batch), .name = "batch", .initial = "1", .metavar = "N",
      .help = "questions that decode together", .min = 1, .max = 1024},
     {SETTING_FIELD(struct options, chunk), .name = "chunk", .initial = "1024", .metavar = "N",
@@ -62,15 +84,18 @@ struct bench {
     const struct options *options;
     const struct group_run *run;
     struct engine *engine;
-    int is_ready;     /* the document is */
-    int first_tokens; /* questions that have given their first */
-    int ended;        /* questions */
+    struct sparsity prefill, question;
+    struct engine_usage usage; /* of the question that ended last */
+    int is_ready;              /* the document is */
+    int first_tokens;          /* questions that have given their first */
+    int ended;                 /* questions */
     enum tca_status failed;
 };
 
 struct measurement {
     double prefill_s;
-    double decode_s; /* of decode_tokens for every question of the batch */
+    double question_s; /* the questions' own passes */
+    double decode_s;   /* of decode_tokens for every question of the batch */
 };
 
 static void watch(void *context, const struct engine_event *event)
@@ -83,14 +108,15 @@ static void watch(void *context, const struct engine_event *event)
         return;
     case ENGINE_QUESTION_DONE:
         bench->ended++;
+        bench->usage = event->usage;
         if (event->end == QUESTION_FAILED)
             bench->failed = event->status;
         break;
     case ENGINE_DOCUMENT_FAILED:
         bench->failed = event->status;
         break;
-    case ENGINE_QUESTION_PROGRESS: /* the whole question is one token */
-        bench->first_tokens++;
+    case ENGINE_QUESTION_PROGRESS:
+        bench->first_tokens += event->tokens_done == bench->options->question_tokens;
         return;
     case ENGINE_DOCUMENT_PROGRESS:
     case ENGINE_DOCUMENT_CLOSED:
@@ -128,8 +154,30 @@ static enum tca_status send_document(struct bench *bench, uint64_t key, int64_t 
         state = state * 6364136223846793005U + 1442695040888963407U;
         ids[i] = (int32_t)((state >> 33) % (uint64_t)vocab);
     }
-    engine_open_document(bench->engine, key, tokens, NULL);
+    engine_open_document(bench->engine, key, tokens, &bench->prefill);
     engine_receive_document(bench->engine, key, ids, tokens);
+    free(ids);
+    return TCA_OK;
+}
+
+static enum tca_status send_question(struct bench *bench, uint64_t document, int index)
+{
+    const struct options *options = bench->options;
+    const int vocab = model_shard_config(bench->run->shard)->vocab;
+    struct question_params params = {.key = (uint64_t)index + 1,
+                                     .document_key = document,
+                                     .tokens = options->question_tokens,
+                                     .max_tokens = options->decode_tokens + 1,
+                                     .sampling = {.top_p = 1.0, .repetition_penalty = 1.0},
+                                     .sparsity = bench->question};
+    int32_t *ids = malloc((size_t)params.tokens * sizeof(*ids));
+
+    if (ids == NULL)
+        return TCA_ERR_NO_MEMORY;
+    for (int64_t i = 0; i < params.tokens; i++)
+        ids[i] = (int32_t)((index + i * 17) % vocab);
+    engine_open_question(bench->engine, &params);
+    engine_receive_question(bench->engine, params.key, ids, params.tokens);
     free(ids);
     return TCA_OK;
 }
@@ -138,20 +186,12 @@ static enum tca_status measure_decode(struct bench *bench, uint64_t document,
                                       struct measurement *out)
 {
     int batch = (int)bench->options->batch;
-    int64_t start_ns;
+    int64_t start_ns = clock_monotonic_ns();
 
-    for (int i = 0; i < batch; i++) {
-        struct question_params params = {.key = (uint64_t)i + 1,
-                                         .document_key = document,
-                                         .tokens = 1,
-                                         .max_tokens = bench->options->decode_tokens + 1,
-                                         .sampling = {.top_p = 1.0, .repetition_penalty = 1.0}};
-        int32_t id = i % model_shard_config(bench->run->shard)->vocab;
-
-        engine_open_question(bench->engine, &params);
-        engine_receive_question(bench->engine, params.key, &id, 1);
-    }
+    for (int i = 0; i < batch; i++)
+        TCA_TRY(send_question(bench, document, i));
     TCA_TRY(step_until(bench, &bench->first_tokens, batch));
+    out->question_s = (double)(clock_monotonic_ns() - start_ns) * 1e-9;
     start_ns = clock_monotonic_ns();
     TCA_TRY(step_until(bench, &bench->ended, batch));
     out->decode_s = (double)(clock_monotonic_ns() - start_ns) * 1e-9;
@@ -201,47 +241,63 @@ static double median(double *values, int count)
     return count % 2 != 0 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
 }
 
-static void print_result(const struct bench *bench, int64_t tokens, double prefill_s,
-                         double decode_s)
+static void print_json(const struct bench *bench, int64_t tokens, const struct measurement *result)
 {
     const struct options *options = bench->options;
-    double prefill = (double)tokens / prefill_s;
-    double decode = (double)(options->batch * options->decode_tokens) / decode_s;
+
+    printf("{\"model\":\"%s\",\"device\":\"%s\",\"ranks\":%d,\"threads\":%d,"
+           "\"chunk_tokens\":%lld,\"prompt_tokens\":%lld,\"prefill_rule\":\"%s\","
+           "\"prefill_keep\":%g,\"question_tokens\":%lld,\"rule\":\"%s\",\"keep\":%g,"
+           "\"batch\":%lld,\"decode_tokens\":%lld,\"repeat\":%lld,"
+           "\"prefill_s\":%.6f,\"prefill_tokens_per_s\":%.2f,\"question_s\":%.6f,"
+           "\"decode_s\":%.6f,\"decode_tokens_per_s\":%.2f,\"kept_share\":%.6f,"
+           "\"core_cache_bytes\":%lld,\"full_kv_bytes\":%lld}\n",
+           options->model, bench->run->backend->name, bench->run->ranks, bench->run->threads,
+           (long long)options->chunk, (long long)tokens, options->prefill_rule,
+           options->prefill_keep, (long long)options->question_tokens, options->rule, options->keep,
+           (long long)options->batch, (long long)options->decode_tokens, (long long)options->repeat,
+           result->prefill_s, (double)tokens / result->prefill_s, result->question_s,
+           result->decode_s, (double)(options->batch * options->decode_tokens) / result->decode_s,
+           bench->usage.kept_share, (long long)bench->usage.core_cache_bytes,
+           (long long)bench->usage.full_kv_bytes);
+}
+
+static void print_result(const struct bench *bench, int64_t tokens,
+                         const struct measurement *result)
+{
+    const struct options *options = bench->options;
 
     if (options->json)
-        printf(
-            "{\"model\":\"%s\",\"device\":\"%s\",\"ranks\":%d,\"threads\":%d,\"chunk_tokens\":%lld,"
-            "\"prompt_tokens\":%lld,\"batch\":%lld,\"decode_tokens\":%lld,\"repeat\":%lld,"
-            "\"prefill_s\":%.6f,\"prefill_tokens_per_s\":%.2f,"
-            "\"decode_s\":%.6f,\"decode_tokens_per_s\":%.2f}\n",
-            options->model, bench->run->backend->name, bench->run->ranks, bench->run->threads,
-            (long long)options->chunk, (long long)tokens, (long long)options->batch,
-            (long long)options->decode_tokens, (long long)options->repeat, prefill_s, prefill,
-            decode_s, decode);
+        print_json(bench, tokens, result);
     else
-        printf("%d rank%s x %d thread%s  prefill %lld tokens: %.1f tokens/s (%.3f s)  decode %lld "
-               "x %lld tokens: %.1f tokens/s (%.2f ms a step)\n",
+        printf("%d rank%s x %d thread%s  prefill %lld tokens: %.1f tokens/s (%.3f s)  question "
+               "%.1f ms  decode %lld x %lld tokens: %.1f tokens/s (%.3f ms a step)  kept %.4f\n",
                bench->run->ranks, bench->run->ranks == 1 ? "" : "s", bench->run->threads,
-               bench->run->threads == 1 ? "" : "s", (long long)tokens, prefill, prefill_s,
-               (long long)options->batch, (long long)options->decode_tokens, decode,
-               decode_s * 1e3 / (double)options->decode_tokens);
+               bench->run->threads == 1 ? "" : "s", (long long)tokens,
+               (double)tokens / result->prefill_s, result->prefill_s, result->question_s * 1e3,
+               (long long)options->batch, (long long)options->decode_tokens,
+               (double)(options->batch * options->decode_tokens) / result->decode_s,
+               result->decode_s * 1e3 / (double)options->decode_tokens, bench->usage.kept_share);
     fflush(stdout);
 }
 
 static enum tca_status bench_length(struct bench *bench, int64_t tokens)
 {
-    double prefill_s[REPEAT_MAX];
-    double decode_s[REPEAT_MAX];
-    struct measurement measurement;
+    double prefill_s[REPEAT_MAX], question_s[REPEAT_MAX], decode_s[REPEAT_MAX];
+    struct measurement result;
     int repeat = (int)bench->options->repeat;
 
-    TCA_TRY(measure(bench, tokens, &measurement)); /* warm-up */
+    TCA_TRY(measure(bench, tokens, &result)); /* warm-up */
     for (int i = 0; i < repeat; i++) {
-        TCA_TRY(measure(bench, tokens, &measurement));
-        prefill_s[i] = measurement.prefill_s;
-        decode_s[i] = measurement.decode_s;
+        TCA_TRY(measure(bench, tokens, &result));
+        prefill_s[i] = result.prefill_s;
+        question_s[i] = result.question_s;
+        decode_s[i] = result.decode_s;
     }
-    print_result(bench, tokens, median(prefill_s, repeat), median(decode_s, repeat));
+    result = (struct measurement){.prefill_s = median(prefill_s, repeat),
+                                  .question_s = median(question_s, repeat),
+                                  .decode_s = median(decode_s, repeat)};
+    print_result(bench, tokens, &result);
     return TCA_OK;
 }
 
@@ -276,6 +332,16 @@ static enum tca_status lead(void *context, const struct group_run *run)
     return TCA_OK;
 }
 
+static bool read_rule(const char *name, const char *rule, double keep,
+                      struct sparsity *sparsity_out)
+{
+    *sparsity_out = (struct sparsity){.keep = keep};
+    if (select_method_parse(rule, strlen(rule), &sparsity_out->method))
+        return true;
+    fprintf(stderr, "tca-bench: %s: \"%s\" is no rule\n", name, rule);
+    return false;
+}
+
 static int bench_all(const struct options *options)
 {
     struct group_run_options group = {.model_folder = options->model,
@@ -285,6 +351,7 @@ static int bench_all(const struct options *options)
                                       .kv_memory_bytes = options->kv_memory,
                                       .chunk_tokens = (int)options->chunk,
                                       .max_sequences = (int)options->batch,
+                                      .window_tokens = options->window,
                                       .has_dummy_weights = options->dummy_weights};
     struct bench bench = {.options = options};
     int64_t lengths[PROMPTS_MAX];
@@ -293,6 +360,10 @@ static int bench_all(const struct options *options)
         fprintf(stderr, "tca-bench: --model DIR and --prompt-tokens N[,N..] are needed\n");
         return 2;
     }
+    if (!read_rule("prefill-rule", options->prefill_rule, options->prefill_keep, &bench.prefill) ||
+        !read_rule("rule", options->rule, options->keep, &bench.question))
+        return 2;
+    bench.prefill.dense_below_tokens = options->dense_below;
     return group_run(&group, lead, &bench) == TCA_OK ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 

@@ -73,6 +73,9 @@ static enum tca_status load(const struct rank *rank, struct rank_device *device,
                                         .kv_memory_bytes = (size_t)options->kv_memory_bytes,
                                         .chunk_tokens = options->chunk_tokens,
                                         .max_sequences = options->max_sequences,
+                                        .window_tokens = options->window_tokens,
+                                        .refresh_every = options->refresh_every,
+                                        .profile = options->profile,
                                         .has_dummy_weights = options->has_dummy_weights,
                                         .timeout_ms = GROUP_RUN_TIMEOUT_MS};
     struct tca_error error = {.text = ""};
