@@ -429,6 +429,89 @@ static void merging_weighs_by_the_exponentials(void **state)
     }
 }
 
+/* Where ragged heads begin: rows of 128 each, in an order of their own, with a gap between. */
+static void lay_ragged(const struct tca_tensors *t, const int64_t *budgets, int64_t *offsets)
+{
+    int64_t rows = 3;
+    for (int head = t->shape.kv_heads - 1; head >= 0; head--) {
+        offsets[head] = rows * t->shape.head_dim;
+        rows += (budgets[head] + 127) / 128 * 128;
+    }
+}
+
+/* A question's pass: each head keeps its budget in a ragged core, or (budget 0) reads in place. What
+ * it then attends to, and the mass of that, against a dense attention over the kept tokens. */
+static void a_ragged_core_is_attended_to_and_weighed(void **state)
+{
+    (void)state;
+    struct tca_case c = {"core", 4, 2, 64, 9, 9, 1500};
+    struct kernel_queue *queue = tca_queue(cpu_isa_detect(), 2);
+    const struct kernel_backend *cpu = kernel_backend_cpu();
+    struct tca_tensors t;
+    tca_tensors_init(&t, &c);
+    struct sparse s;
+    sparse_init(&s, &t);
+    const int64_t budgets[] = {400, 0, 165, 700};
+    int32_t whole[] = {0, 1500, 0, 0};
+    int64_t offsets[4];
+    lay_ragged(&t, budgets, offsets);
+    s.copy.head_offsets = offsets;
+    s.copy.rows = 768;
+    struct attention_item dense = {
+        .queries = t.queries, .segments = 2, .segment = {t.earlier, t.own}};
+    assert_int_equal(cpu->attention(queue, s.out, s.lse_own, t.q, &t.shape, &dense, 1), TCA_OK);
+    assert_int_equal(cpu->token_scores(queue, s.tokens, t.q, s.lse_own, &t.shape, t.observers,
+                                       t.count, &t.earlier),
+                     TCA_OK);
+    struct select_input input = {.tokens = 1500, .window = WINDOW, .token_scores = s.tokens};
+    assert_int_equal(
+        cpu->select(queue, s.kept, s.kept_stride, s.counts, SELECT_POOLED, &input, budgets, 4),
+        TCA_OK);
+    for (int head = 0; head < 4; head++)
+        assert_int_equal(s.counts[head], budgets[head]);
+    assert_int_equal(
+        cpu->gather(queue, &s.copy, &t.earlier, s.kept, s.kept_stride, s.counts, &t.shape), TCA_OK);
+    struct attention_item core = {.queries = t.queries,
+                                  .segments = 3,
+                                  .segment = {t.earlier,
+                                              {.k = s.copy.k,
+                                               .v = s.copy.v,
+                                               .head_offsets = offsets,
+                                               .rows = 768,
+                                               .rows_per_head = s.counts},
+                                              t.own}};
+    core.segment[0].rows_per_head = whole;
+    assert_int_equal(cpu->attention(queue, s.out_kept, s.lse_kept, t.q, &t.shape, &core, 1),
+                     TCA_OK);
+    float masses[4][2];
+    assert_int_equal(cpu->kept_masses(queue, masses[0], s.lse_kept, s.lse_own, t.queries, &t.shape),
+                     TCA_OK);
+    for (int head = 0; head < 4; head++) {
+        double sum = 0, least = 1;
+        for (int query = 0; query < t.queries; query++)
+            for (int g = 0; g < c.group; g++) {
+                int q_head = head * c.group + g;
+                double lse = tca_lse(&t, query, q_head, 0, c.earlier + query + 1);
+                double mass = 1;
+                int next = 0;
+                for (int token = 0; token < c.earlier && budgets[head] > 0; token++) {
+                    if (next < s.counts[head] && s.kept[head * s.kept_stride + next] == token)
+                        next++;
+                    else
+                        mass -= exp(tca_score(&t, query, q_head, token) - lse);
+                }
+                sum += mass;
+                least = fmin(least, mass);
+            }
+        assert_true(fabs((double)masses[head][0] - sum) < 1e-3 * t.queries * c.group);
+        assert_true(fabs((double)masses[head][1] - least) < 1e-3);
+        assert_true(budgets[head] > 0 ? least < 0.9 : least > 0.999);
+    }
+    sparse_deinit(&s);
+    tca_tensors_deinit(&t);
+    cpu_queue_destroy(queue);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -437,6 +520,7 @@ int main(void)
         cmocka_unit_test(impossible_budgets_are_refused),
         cmocka_unit_test(gathering_ends_with_the_copy),
         cmocka_unit_test(merging_weighs_by_the_exponentials),
+        cmocka_unit_test(a_ragged_core_is_attended_to_and_weighed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

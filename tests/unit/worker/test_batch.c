@@ -198,6 +198,54 @@ static void nothing_to_do_is_an_idle_plan(void **state)
     assert_int_equal(plan.items, 0);
 }
 
+static void the_tokens_that_select_run_in_one_piece(void **state)
+{
+    struct batch_sequence all[] = {sequence(BATCH_QUESTION, 0, 11), sequence(BATCH_DECODE, 1, 1)};
+
+    (void)state;
+    all[0].selects = true;
+    all[0].tail_tokens = 6;
+    compose(all, 2, 1);
+    assert_int_equal(all[0].served_tokens, 5);
+    for (int i = 0; i < plan.items; i++)
+        assert_false(plan.item[i].selects);
+    all[0].missing_tokens = 1; /* the last has not arrived: nothing selects yet */
+    all[0].pending_tokens = 5;
+    compose(all, 2, 2);
+    assert_int_equal(all[0].served_tokens, 0);
+    all[0].missing_tokens = 0;
+    all[0].pending_tokens = 6;
+    compose(all, 2, 3);
+    assert_int_equal(all[0].served_tokens, 6);
+    assert_int_equal(plan.items, 2);
+    assert_true(plan.item[1].selects);
+    assert_false(plan.item[0].selects);
+}
+
+static void chunks_that_select_are_never_cut(void **state)
+{
+    const struct batch_limits limits = {
+        .chunk_tokens = CHUNK, .key_reads = 1, .decode_share = CHUNK};
+    struct batch_sequence all[] = {sequence(BATCH_DOCUMENT, 0, 3 * CHUNK),
+                                   sequence(BATCH_DECODE, 1, 1), sequence(BATCH_QUESTION, 2, 2)};
+    int order[SEQUENCES];
+
+    (void)state;
+    all[0].own_rows = CHUNK;
+    all[0].has_whole_chunks = true;
+    all[2].tail_tokens = 2;
+    step_plan_clear(&plan, 1);
+    batch_compose(all, 2, &limits, order, &plan);
+    assert_int_equal(all[0].served_tokens, CHUNK);
+    /* Beside a question that goes first there is no room for a whole one. */
+    step_plan_clear(&plan, 2);
+    all[2].last_step = 0;
+    all[0].last_step = 1;
+    batch_compose(all, 3, &limits, order, &plan);
+    assert_int_equal(all[2].served_tokens, 2);
+    assert_int_equal(all[0].served_tokens, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -210,6 +258,8 @@ int main(void)
         cmocka_unit_test(short_questions_share_a_step),
         cmocka_unit_test(steps_stay_short_where_attention_is_long_or_answers_wait),
         cmocka_unit_test(nothing_to_do_is_an_idle_plan),
+        cmocka_unit_test(the_tokens_that_select_run_in_one_piece),
+        cmocka_unit_test(chunks_that_select_are_never_cut),
     };
     return cmocka_run_group_tests_name("batch", tests, setup, teardown);
 }

@@ -12,6 +12,11 @@ static void config_path(const char *folder, char path_out[96])
 
 void tiny_model_make(const char *family, char folder_out[64])
 {
+    tiny_model_make_long(family, TINY_POSITIONS, folder_out);
+}
+
+void tiny_model_make_long(const char *family, int positions, char folder_out[64])
+{
     char path[96];
     const char *architecture = strcmp(family, "qwen2") == 0   ? "Qwen2ForCausalLM"
                                : strcmp(family, "qwen3") == 0 ? "Qwen3ForCausalLM"
@@ -31,7 +36,7 @@ void tiny_model_make(const char *family, char folder_out[64])
             "\"num_key_value_heads\": 4, \"head_dim\": 16, \"vocab_size\": %d, "
             "\"rope_theta\": 10000.0, \"rms_norm_eps\": 1e-5, \"max_position_embeddings\": %d, "
             "\"tie_word_embeddings\": true, \"hidden_act\": \"silu\", \"eos_token_id\": 2}\n",
-            architecture, family, TINY_VOCAB, TINY_POSITIONS);
+            architecture, family, TINY_VOCAB, positions);
     fclose(file);
 }
 

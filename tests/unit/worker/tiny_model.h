@@ -7,6 +7,7 @@ enum { TINY_VOCAB = 256, TINY_POSITIONS = 512 };
 /* 2 layers, hidden 64, 8 query and 4 KV heads of 16, FFN 128, 256 tokens, 512 positions; family:
  * "llama", "qwen2" (biases) or "qwen3" (QK-norm). Aborts the test program when it cannot. */
 void tiny_model_make(const char *family, char folder_out[64]);
+void tiny_model_make_long(const char *family, int positions, char folder_out[64]);
 void tiny_model_remove(const char *folder);
 
 #endif
