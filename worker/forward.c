@@ -31,6 +31,8 @@ struct forward {
     struct kv_append *appends;             /* host, owned [items] */
     struct attention_item *attended_items; /* host, owned [items] */
     struct sparse *sparse;                 /* owned; NULL: the backend has no sparse attention */
+    forward_probe_fn probe;                /* or NULL */
+    void *probe_context;
 };
 
 /* Hands out parts of the workspace in turn; without a base it only counts. */
@@ -329,6 +331,27 @@ static enum tca_status attend(struct forward *forward, const struct forward_item
     return TCA_OK;
 }
 
+void forward_set_probe(struct forward *forward, forward_probe_fn probe, void *context)
+{
+    forward->probe = probe;
+    forward->probe_context = context;
+}
+
+static enum tca_status show_probe(const struct forward *forward, const struct forward_item *items,
+                                  int item_count, int layer)
+{
+    const struct forward_view view = {.layer = layer,
+                                      .device = &forward->parts.device,
+                                      .shape = &forward->attention,
+                                      .kv = &forward->kv,
+                                      .q = forward->q,
+                                      .attended = forward->attended,
+                                      .items = items,
+                                      .item_count = item_count};
+
+    return forward->probe == NULL ? TCA_OK : forward->probe(forward->probe_context, &view);
+}
+
 /* delta = this layer's attention output, from the normed residual. */
 static enum tca_status run_attention(struct forward *forward, int rows,
                                      const struct forward_item *items, int item_count, int index)
@@ -344,6 +367,7 @@ static enum tca_status run_attention(struct forward *forward, int rows,
     TCA_TRY(backend->rope_append(device->queue, forward->q, forward->appends, item_count,
                                  forward->qkv, &forward->attention, forward->rope, &norm));
     TCA_TRY(attend(forward, items, item_count, index));
+    TCA_TRY(show_probe(forward, items, item_count, index));
     TCA_TRY(backend->linear(device->queue, forward->delta, backend->activation, forward->attended,
                             layer->o_proj, NULL, rows));
     return sum_over_ranks(forward, forward->delta, (size_t)rows * (size_t)config->hidden,

@@ -53,6 +53,20 @@ struct forward_item {
     bool refreshes; /* the core is filled anew before it is read */
 };
 
+/* What a probe sees of a layer once its step has attended; all borrowed. */
+struct forward_view {
+    int layer;
+    const struct device *device;
+    const struct attention_shape *shape;
+    const struct kv_shape *kv; /* kv_range_layer() finds an item's rows of this layer */
+    const uint16_t *q;         /* device [rows, q_heads, head_dim] bf16, of all items */
+    const uint16_t *attended;  /* device, of the same shape: what they read */
+    const struct forward_item *items;
+    int item_count;
+};
+
+typedef enum tca_status (*forward_probe_fn)(void *context, const struct forward_view *view);
+
 /* Bytes of workspace that forward_create will take, TCA's included where the backend has it. */
 size_t forward_workspace_bytes(const struct forward_parts *parts,
                                const struct forward_limits *limits);
@@ -66,6 +80,10 @@ void forward_destroy(struct forward *forward); /* NULL is a no-op */
  * Leaves the residual stream for forward_logits. Within the limits; a failure ends the group. */
 enum tca_status forward_run(struct forward *forward, const int32_t *ids, int rows,
                             const struct forward_item *items, int item_count);
+
+/* Call `probe` for every layer of every step from now on, after the layer's attention; NULL: no
+ * more. Its failure is the step's. */
+void forward_set_probe(struct forward *forward, forward_probe_fn probe, void *context);
 
 /* Final norm and lm_head of `count` rows of the last step: *logits_out is [count, shard vocab] f32
  * on the device, valid until the next call. */

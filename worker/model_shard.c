@@ -295,6 +295,16 @@ size_t model_shard_used_bytes(const struct model_shard *shard)
     return shard->kv.used_bytes;
 }
 
+const struct device *model_shard_device(const struct model_shard *shard)
+{
+    return &shard->device;
+}
+
+void model_shard_set_probe(struct model_shard *shard, forward_probe_fn probe, void *context)
+{
+    forward_set_probe(shard->forward, probe, context);
+}
+
 static struct sequence *find_sequence(struct model_shard *shard, int32_t slot)
 {
     if (slot < 0 || slot >= shard->sequences || !shard->sequence[slot].is_open)

@@ -8,6 +8,7 @@
 #include "comm/group.h"
 #include "model/model_config.h"
 #include "model/shard_plan.h"
+#include "worker/forward.h"
 #include "worker/logits.h"
 #include "worker/selection_report.h"
 #include "worker/step_plan.h"
@@ -72,6 +73,11 @@ const struct model_shard_facts *model_shard_facts(const struct model_shard *shar
 struct step_limits model_shard_limits(const struct model_shard *shard);
 /* KV memory in use now. */
 size_t model_shard_used_bytes(const struct model_shard *shard);
+
+/* What this rank computes on; borrowed. */
+const struct device *model_shard_device(const struct model_shard *shard);
+/* See forward_set_probe(). */
+void model_shard_set_probe(struct model_shard *shard, forward_probe_fn probe, void *context);
 
 /* What an item of the last plan selected, on rank 0. */
 struct step_selected {
