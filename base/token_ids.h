@@ -14,6 +14,8 @@ struct token_ids {
 };
 
 enum tca_status token_ids_append(struct token_ids *tokens, const int32_t *ids, size_t count);
+/* Append the ids of a file, u32 little-endian. TCA_ERR_NOT_FOUND, TCA_ERR_NO_MEMORY. */
+enum tca_status token_ids_read_file(struct token_ids *tokens, const char *path);
 void token_ids_free(struct token_ids *tokens); /* back to all zeros */
 
 #endif

@@ -73,20 +73,6 @@ struct answer {
     int count;
 };
 
-static enum tca_status read_score_file(const char *path, struct token_ids *ids_out)
-{
-    FILE *file = fopen(path, "rb");
-    enum tca_status status = TCA_OK;
-    int32_t id;
-
-    if (file == NULL)
-        return TCA_ERR_NOT_FOUND;
-    while (status == TCA_OK && fread(&id, sizeof(id), 1, file) == 1)
-        status = token_ids_append(ids_out, &id, 1);
-    fclose(file);
-    return status == TCA_OK && ids_out->count < 2 ? TCA_ERR_INVALID : status;
-}
-
 static enum tca_status read_prompt(const char *line, struct token_ids *ids_out)
 {
     while (true) {
@@ -321,7 +307,9 @@ static int evaluate(const struct options *options)
         return 2;
     }
     if (options->score != NULL)
-        status = read_score_file(options->score, &eval.score);
+        status = token_ids_read_file(&eval.score, options->score);
+    if (status == TCA_OK && options->score != NULL && eval.score.count < 2)
+        status = TCA_ERR_INVALID;
     if (status == TCA_OK && options->prompts != NULL)
         status = read_prompts_file(options->prompts, &eval);
     if (status != TCA_OK)
