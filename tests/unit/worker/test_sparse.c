@@ -1,12 +1,49 @@
 /* Sparse rules on groups of 1 to 4 ranks (threads) with a small made-up model: what is read in place
  * equals dense attention, and what is selected depends on no rank, load or path. */
+#include "model/profile.h"
 #include "tests/unit/worker/engine_scene.h"
+
+#include <unistd.h>
 
 enum { TOKENS = 2000, WINDOW = 64, CHUNK = 128, HEADS = 2 * 4 };
 
 static const struct select_method pooled = {.rule = SELECT_POOLED};
 static const struct select_method block = {.rule = SELECT_BLOCK};
-static char folder[64];
+static char folder[64], profile_path[96];
+
+/* A profile of the made-up model: the first head of each layer gains most, the last is concentrated. */
+static void make_profile(const char *path)
+{
+    struct profile profile = {.fingerprint = "dummy",
+                              .layers = 2,
+                              .kv_heads = 4,
+                              .window_tokens = WINDOW,
+                              .chunk_tokens = CHUNK,
+                              .calibration_tokens = 1000,
+                              .points = 4,
+                              .share = {0.1F, 0.3F, 0.5F, 1.0F},
+                              .lengths = 1,
+                              .length = {TOKENS}};
+    const float curves[4][4] = {{0.2F, 0.6F, 0.8F, 1.0F},
+                                {0.3F, 0.4F, 0.5F, 1.0F},
+                                {0.3F, 0.4F, 0.5F, 1.0F},
+                                {0.97F, 0.98F, 0.99F, 1.0F}};
+    struct bytes json = {0};
+    FILE *file = fopen(path, "w");
+
+    assert_non_null(file);
+    assert_int_equal(profile_allocate(&profile, true), TCA_OK);
+    for (int table = 0; table < PROFILE_TABLES; table++)
+        for (int head = 0; head < 8; head++)
+            memcpy(profile.mass[table] + 4 * (ptrdiff_t)head, curves[head % 4], sizeof(curves[0]));
+    for (int head = 0; head < 8; head++)
+        profile.tca[head] = (struct profile_tca){.mu = 4.0F, .sigma = 1.5F};
+    assert_int_equal(profile_write(&profile, &json), TCA_OK);
+    assert_int_equal(fwrite(json.data, 1, json.size, file), json.size);
+    fclose(file);
+    bytes_free(&json);
+    profile_deinit(&profile);
+}
 
 static struct scene sparse_scene(scene_fn play)
 {
@@ -324,6 +361,80 @@ static void what_needs_a_profile_fails_without(void **state)
     assert_int_equal(perform(&scene), TCA_OK);
 }
 
+static void a_profile_spreads_the_share(void **state)
+{
+    struct scene uniform = sparse_scene(ask_one);
+    struct scene spread = sparse_scene(ask_one);
+
+    (void)state;
+    uniform.prefill = spread.prefill = (struct sparsity){.keep = 1.0};
+    spread.profile = profile_path;
+    assert_int_equal(perform(&uniform), TCA_OK);
+    assert_int_equal(perform(&spread), TCA_OK);
+    assert_true(differs(&uniform.question[1], &spread.question[1]));
+    /* Heads that get over half read all in place: the kept share may pass what was asked for. */
+    assert_true(spread.question[1].usage.kept_share > 0.39);
+}
+
+static void tau_gives_every_head_its_mass(void **state)
+{
+    struct scene low = sparse_scene(ask_one);
+    struct scene high = sparse_scene(ask_one);
+    struct scene uniform = sparse_scene(ask_one);
+
+    (void)state;
+    low.prefill = high.prefill = uniform.prefill = (struct sparsity){.keep = 1.0};
+    low.profile = high.profile = profile_path;
+    low.ranks = 2;
+    low.sparsity.tau = 0.5;
+    high.sparsity.tau = 0.97;
+    uniform.sparsity.keep = 0.33;
+    assert_int_equal(perform(&low), TCA_OK);
+    assert_int_equal(perform(&high), TCA_OK);
+    assert_int_equal(perform(&uniform), TCA_OK);
+    assert_true(low.question[1].usage.kept_mass_mean >= 0.5);
+    /* The made-up heads look at everything alike: only reading in place keeps 0.97 of that, whatever
+     * the profile says of the concentrated one. */
+    assert_true(high.question[1].usage.kept_mass_mean > 0.97);
+    assert_true(high.question[1].usage.kept_share > low.question[1].usage.kept_share);
+}
+
+static void the_paper_s_rule_answers_alike_on_all_ranks(void **state)
+{
+    const struct select_method methods[] = {
+        {SELECT_TCA, SELECT_REDUNDANCY_SIMPSON, .observes_last = true},
+        {SELECT_TCA, SELECT_REDUNDANCY_MASS, .observes_last = false}};
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct scene one = sparse_scene(ask_one);
+        struct scene three = sparse_scene(ask_one);
+
+        one.profile = three.profile = profile_path;
+        one.prefill.method = one.sparsity.method = methods[i];
+        three.prefill.method = three.sparsity.method = methods[i];
+        three.ranks = 3;
+        assert_int_equal(perform(&one), TCA_OK);
+        assert_int_equal(perform(&three), TCA_OK);
+        assert_equal_answers(&one.question[1], &three.question[1]);
+        assert_true(one.question[1].usage.kept_share == three.question[1].usage.kept_share);
+        assert_true(one.question[1].usage.kept_mass_mean < 1.0);
+    }
+}
+
+static void a_foreign_profile_is_refused(void **state)
+{
+    struct scene scene = sparse_scene(ask_one);
+    char path[96];
+
+    (void)state;
+    snprintf(path, sizeof(path), "%s/missing.json", folder);
+    scene.profile = path;
+    assert_int_not_equal(perform(&scene), TCA_OK);
+    scene.profile = "none";
+    assert_int_equal(perform(&scene), TCA_OK);
+}
+
 /* Memory for the document, the question's rows, but not for its core cache. */
 static void ask_without_memory(struct scene *scene)
 {
@@ -360,13 +471,20 @@ int main(void)
         cmocka_unit_test(a_cancelled_prompt_leaves_nothing),
         cmocka_unit_test(refreshing_selects_by_the_answer),
         cmocka_unit_test(what_needs_a_profile_fails_without),
+        cmocka_unit_test(a_profile_spreads_the_share),
+        cmocka_unit_test(tau_gives_every_head_its_mass),
+        cmocka_unit_test(the_paper_s_rule_answers_alike_on_all_ranks),
+        cmocka_unit_test(a_foreign_profile_is_refused),
         cmocka_unit_test(a_core_cache_without_memory_fails_alone),
     };
     int failed;
 
     tiny_model_make_long("llama", SCENE_POSITIONS, folder);
     scene_folder = folder;
+    snprintf(profile_path, sizeof(profile_path), "%s/profile.json", folder);
+    make_profile(profile_path);
     failed = cmocka_run_group_tests_name("sparse", tests, NULL, NULL);
+    unlink(profile_path);
     tiny_model_remove(folder);
     return failed;
 }
