@@ -18,7 +18,7 @@ struct answer {
     bool is_sampled;       /* not greedy */
     uint64_t seed;         /* as the server says */
     struct bytes logprobs; /* lines for stderr after the answer; owned */
-    char usage[8][96];     /* parts of the closing line */
+    char usage[10][96];    /* parts of the closing line */
     size_t usage_parts;
 };
 
@@ -130,6 +130,26 @@ static void add_usage(struct answer *answer, const char *format, ...)
     va_end(values);
 }
 
+/* What of the KV cache the answer read: of a document, or of a prompt that was cut. */
+static void take_kept(struct answer *answer, const Tca__V1__Usage *usage)
+{
+    const bool is_sparse = usage->kept_share > 0 && usage->kept_share < 1;
+    char core[FORMAT_BYTES], full[FORMAT_BYTES];
+
+    if (is_sparse || (usage->document_tokens > 0 && usage->kept_share > 0))
+        add_usage(answer, "kept %.1f %% of the cache", usage->kept_share * 100);
+    if (!is_sparse)
+        return;
+    if (usage->kept_mass_mean > 0)
+        add_usage(answer, "mass %.1f %% (least %.1f %%)", usage->kept_mass_mean * 100,
+                  usage->kept_mass_min * 100);
+    if (usage->full_kv_bytes > 0) {
+        format_size(usage->core_cache_bytes, core);
+        format_size(usage->full_kv_bytes, full);
+        add_usage(answer, "core cache %s of %s", core, full);
+    }
+}
+
 static void take_usage(struct answer *answer, const Tca__V1__AskEvent__Finished *finished)
 {
     const ProtobufCEnumValue *reason = protobuf_c_enum_descriptor_get_value(
@@ -152,8 +172,7 @@ static void take_usage(struct answer *answer, const Tca__V1__AskEvent__Finished 
         format_rate((double)(usage->completion_tokens - 1) * 1000 / (double)usage->decode_ms, rate);
         add_usage(answer, "then %s tokens/s", rate);
     }
-    if (usage->document_tokens > 0 && usage->kept_share > 0)
-        add_usage(answer, "kept %.1f %% of the cache", usage->kept_share * 100);
+    take_kept(answer, usage);
     if (answer->is_sampled)
         add_usage(answer, "seed %" PRIu64, answer->seed);
 }

@@ -21,12 +21,14 @@ static const struct setting global_rows[] = {
     ROW(json, .name = "json", .help = "print each response or event as one JSON object a line"),
 };
 
+#define RULES "dense, window, block, pooled, tca, tca-simpson, tca-mass"
+
 static const struct setting put_rows[] = {
     ROW(id, .name = "id", .metavar = "ID",
         .help = "name of the document; an interrupted upload of it goes on where it ended"),
-    ROW(rule, .name = "rule", .metavar = "RULE", .help = "which earlier tokens prefill attends to"),
-    ROW(keep, .name = "keep", .metavar = "SHARE",
-        .help = "share of the tokens that the rule keeps"),
+    ROW(rule, .name = "rule", .metavar = "RULE",
+        .help = "which earlier tokens prefill attends to: " RULES),
+    ROW(keep, .name = "keep", .metavar = "SHARE", .help = "share of them that it attends to"),
     ROW(raw, .name = "raw", .help = "no prefix of the chat format"),
     ROW(system, .name = "system", .metavar = "TEXT", .help = "text of the system turn"),
     ROW(pin, .name = "pin", .help = "never give its memory to another document"),
@@ -52,11 +54,14 @@ static const struct setting ask_rows[] = {
     ROW(raw, .name = "raw", .help = "no chat template around the text"),
     ROW(parse_special, .name = "parse-special",
         .help = "names of special tokens in the text are control tokens"),
-    ROW(rule, .name = "rule", .metavar = "RULE", .help = "which tokens of the document it reads"),
-    ROW(keep, .name = "keep", .metavar = "SHARE", .help = "share of the document's tokens to read"),
-    ROW(tau, .name = "tau", .metavar = "MASS", .help = "attention mass to retain"),
+    ROW(rule, .name = "rule", .metavar = "RULE",
+        .help = "which tokens of the document the answer reads: " RULES),
+    ROW(keep, .name = "keep", .metavar = "SHARE",
+        .help = "share of the document's tokens that it reads"),
+    ROW(tau, .name = "tau", .metavar = "MASS",
+        .help = "attention mass to retain, instead of a share of the tokens"),
     ROW(evict, .name = "evict",
-        .help = "free the KV of the prompt's tokens that are not kept before the answer begins"),
+        .help = "keep so much of the prompt, and free the other tokens' KV before the answer"),
     ROW(no_wait, .name = "no-wait", .help = "refuse rather than wait for a document's prefill"),
 };
 

@@ -225,7 +225,7 @@ class ClientTest(unittest.TestCase):
 
     # ask, generate
 
-    def answer(self, *texts, reason="EOS"):
+    def answer(self, *texts, reason="EOS", **usage_fields):
         self.asked = []
 
         def ask(request, context):
@@ -235,7 +235,7 @@ class ClientTest(unittest.TestCase):
             for text in texts:
                 yield pb.AskEvent(sequence=3, delta={"text": text, "token_ids": [7]})
             usage = {"document_tokens": 16384, "question_tokens": 9, "completion_tokens": 3, "first_token_ms": 850,
-                     "decode_ms": 100, "kept_share": 1}
+                     "decode_ms": 100, "kept_share": 1, **usage_fields}
             yield pb.AskEvent(sequence=4, finished={"reason": reason, "usage": usage})
 
         self.server.handlers["Generation/Ask"] = ask
@@ -249,6 +249,19 @@ class ClientTest(unittest.TestCase):
                          "then 20.0 tokens/s; kept 100.0 % of the cache]")
         self.assertEqual((self.asked[0].document_id, self.asked[0].question), ("book", "How many?"))
         self.assertEqual(self.asked[0].WhichOneof("source"), "document_id")
+
+    def test_usage_says_what_was_kept(self):
+        self.answer("x", kept_share=0.0312, kept_mass_mean=0.9876, kept_mass_min=0.5, core_cache_bytes=1536 * 1024,
+                    full_kv_bytes=48 << 20)
+        _, err = self.run_tca("ask", "book", "How many?")
+        self.assertTrue(err.splitlines()[-1].endswith(
+            "; kept 3.1 % of the cache; mass 98.8 % (least 50.0 %); core cache 1.5 MiB of 48.0 MiB]"), err)
+        self.answer("x", document_tokens=0, kept_share=0.25, core_cache_bytes=100, full_kv_bytes=400)
+        _, err = self.run_tca("generate", "Long", "--evict", "--temperature", "1")
+        self.assertTrue(err.splitlines()[-1].endswith(
+            "; kept 25.0 % of the cache; core cache 100 B of 400 B; seed 18446744073709551615]"), err)
+        self.answer("x", document_tokens=0, kept_share=1)
+        self.assertNotIn("kept", self.run_tca("generate", "Short")[1])
 
     def test_ask_options_reach_the_request(self):
         self.answer("x\n")
@@ -454,11 +467,11 @@ class ClientTest(unittest.TestCase):
         self.assertEqual(seen, [("a b", False), ("<s>", True)])
 
     def test_info_lists_model_and_workers(self):
-        info = pb.ServerInfo(version="9.9", model={"name": "needle", "max_tokens": 65536},
+        info = pb.ServerInfo(version="9.9", model={"name": "needle", "max_tokens": 65536, "profile": "b0b"},
                              workers=[{"rank": 0, "device": "cpu", "state": "READY"}, {"rank": 1, "state": "LOST"}])
         self.server.handlers["Admin/GetServerInfo"] = lambda request, context: info
         out, _ = self.run_tca("info")
-        for part in ("9.9", "needle", "65,536", "cpu", "LOST"):
+        for part in ("9.9", "needle", "65,536", "b0b", "cpu", "LOST"):
             self.assertIn(part, out)
 
     def test_health_exits_0_only_when_serving(self):
