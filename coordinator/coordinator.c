@@ -329,6 +329,23 @@ static enum tca_status read_model(struct coordinator *coordinator, struct tca_er
     return TCA_OK;
 }
 
+static enum tca_status find_profile(struct coordinator *coordinator, struct tca_error *error)
+{
+    const char *profile = coordinator->options->profile;
+    char *path;
+
+    if (profile == NULL)
+        return TCA_OK;
+    path = strcmp(profile, "none") == 0 ? strdup(profile) : realpath(profile, NULL);
+    if (path == NULL || strlen(path) >= sizeof(coordinator->profile)) {
+        free(path);
+        return tca_fail(error, TCA_ERR_NOT_FOUND, "profile: \"%s\": %s", profile, strerror(errno));
+    }
+    snprintf(coordinator->profile, sizeof(coordinator->profile), "%s", path);
+    free(path);
+    return TCA_OK;
+}
+
 static enum tca_status open_store(struct coordinator *coordinator, struct tca_error *error)
 {
     char folder[4096];
@@ -404,6 +421,7 @@ static enum tca_status start_parts(struct coordinator *coordinator, struct tca_e
     enum tca_status status;
 
     TCA_TRY(read_model(coordinator, error));
+    TCA_TRY(find_profile(coordinator, error));
     TCA_TRY(open_store(coordinator, error));
     coordinator->methods = calloc(SERVICE_METHODS + HEALTH_METHODS + REFLECTION_METHODS,
                                   sizeof(*coordinator->methods));

@@ -40,6 +40,7 @@ struct coordinator {
     struct model_config model;
     char model_folder[4096]; /* absolute */
     const char *model_name;  /* its last part */
+    char profile[4096];      /* absolute; "none"; "": the model's, if it has one */
     int64_t max_tokens;      /* of one sequence */
     struct tokenizer *tokenizer;
     int32_t vocab; /* ids of model and tokenizer */

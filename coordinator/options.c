@@ -1,5 +1,7 @@
 #include "coordinator/options.h"
 
+#include "coordinator/attention.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -46,9 +48,30 @@ static const struct setting rows[] = {
              "refuses the new one"},
     {FIELD(question_kv), .name = "question-kv", .initial = "0.1", .metavar = "SHARE",
      .real_min = 0.001, .real_max = 0.9, .help = "share of the KV memory reserved for questions"},
+    {FIELD(rule), .name = "rule", .initial = "pooled", .choices = attention_rules,
+     .metavar = "RULE", .help = "which tokens of its document a question keeps to answer"},
+    {FIELD(keep), .name = "keep", .initial = "0.03", .metavar = "SHARE", .real_min = 0.0001,
+     .real_max = 1.0, .help = "share of the document's tokens that a question keeps"},
+    {FIELD(tau), .name = "tau", .initial = "0", .metavar = "MASS", .real_min = 0.0, .real_max = 1.0,
+     .help = "attention mass that a question keeps of its document, instead of a share; needs a "
+             "profile; 0: off"},
+    {FIELD(prefill_rule), .name = "prefill-rule", .initial = "block", .choices = attention_rules,
+     .metavar = "RULE", .help = "which earlier tokens a document's chunk attends to"},
+    {FIELD(prefill_keep), .name = "prefill-keep", .initial = "0.1", .metavar = "SHARE",
+     .real_min = 0.0001, .real_max = 1.0,
+     .help = "share of the earlier tokens that a document's chunk attends to"},
     {FIELD(dense_below), .name = "dense-below", .initial = "8192", .metavar = "N", .min = 0,
-     .max = INT32_MAX, .help = "documents of fewer tokens are always read densely"},
-    {FIELD(chunk), .name = "chunk", .initial = "512", .metavar = "N", .min = 16, .max = 65536,
+     .max = INT32_MAX,
+     .help = "where no rule is named, documents of fewer tokens are read densely, and so are "
+             "chunks that begin before this position"},
+    {FIELD(window), .name = "window", .initial = "1024", .metavar = "N", .min = 64, .max = 65536,
+     .help = "last tokens that every rule keeps"},
+    {FIELD(refresh_every), .name = "refresh-every", .initial = "0", .metavar = "N", .min = 0,
+     .max = INT32_MAX, .help = "tokens of an answer after which it selects again; 0: never"},
+    {FIELD(profile), .name = "profile", .metavar = "FILE",
+     .help = "what tca-calibrate made, or none; default: tca-profile.json of the model's folder, "
+             "where there is one"},
+    {FIELD(chunk), .name = "chunk", .initial = "1024", .metavar = "N", .min = 16, .max = 65536,
      .help = "tokens a prefill step"},
     {FIELD(max_tokens), .name = "max-tokens", .initial = "0", .metavar = "N", .min = 0,
      .max = INT32_MAX, .help = "longest sequence: document, question and answer; 0: the model's"},

@@ -26,7 +26,15 @@ struct coordinator_options {
     int64_t kv_memory; /* bytes a worker, 0: half of what is free */
     int kv_policy;     /* enum admission_policy */
     double question_kv;
+    int rule; /* of attention_rules */
+    double keep;
+    double tau; /* 0: off */
+    int prefill_rule;
+    double prefill_keep;
     int64_t dense_below;
+    int64_t window;
+    int64_t refresh_every; /* tokens, 0: never */
+    char *profile;         /* file, or "none"; NULL: the model's, if it has one */
     int64_t chunk;
     int64_t max_tokens; /* 0: the model's */
     int64_t max_waiting;

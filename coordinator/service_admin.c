@@ -15,13 +15,15 @@ static void fill_model(const struct coordinator *coordinator, Tca__V1__ServerInf
 
     tca__v1__server_info__model__init(model);
     model->name = message_text(coordinator->model_name);
+    model->profile = message_text("none");
     if (ready != NULL)
         model->fingerprint = ready->fingerprint;
+    if (ready != NULL && ready->profile_id.len > 0)
+        model->profile = ready->profile_id;
     model->family = message_text(coordinator->model.family);
     model->parameters = (uint64_t)model_config_parameters(&coordinator->model);
     model->max_tokens = (uint64_t)coordinator->max_tokens;
     model->weights = message_text(options_weights_name(coordinator->options->weights));
-    model->profile = message_text("none");
 }
 
 static void fill_worker(const struct coordinator *coordinator, size_t rank,

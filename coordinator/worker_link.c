@@ -213,6 +213,9 @@ static void send_welcome(struct coordinator *coordinator)
     welcome.dummy_weights = options->weights == OPTIONS_WEIGHTS_DUMMY;
     welcome.max_sequences = (uint32_t)options->max_running;
     welcome.max_tokens = (uint64_t)coordinator->max_tokens;
+    welcome.window_tokens = (uint32_t)options->window;
+    welcome.refresh_every = (uint32_t)options->refresh_every;
+    welcome.profile = message_text(coordinator->profile);
     message.body_case = TCA__CONTROL__V1__COORDINATOR_MESSAGE__BODY_WELCOME;
     message.welcome = &welcome;
     send(&coordinator->link, &message);

@@ -65,9 +65,9 @@ class Group:
     def hello(self, secret, version=None, ranks=2):
         self.send(hello=control.Hello(secret=secret, version=version or Group.version, ranks=ranks))
 
-    def ready(self, capacity=CAPACITY, ranks=2):
+    def ready(self, capacity=CAPACITY, ranks=2, **fields):
         self.send(ready=control.Ready(
-            fingerprint=b"f" * 64, kv_capacity_tokens=capacity, kv_bytes_per_token=6144,
+            fingerprint=b"f" * 64, kv_capacity_tokens=capacity, kv_bytes_per_token=6144, **fields,
             ranks=[control.RankInfo(rank=rank, device=b"script", host=b"here", kv_heads=2)
                    for rank in range(ranks)]))
 
@@ -124,12 +124,12 @@ class WorkerLink(unittest.TestCase):
             self.secret = file.read()
         Group.version = self.service.info().version.encode()
 
-    def start_ready(self, capacity=CAPACITY, **settings):
+    def start_ready(self, capacity=CAPACITY, ready=(), **settings):
         self.start(**settings)
         group = Group(self.workers)
         group.hello(self.secret)
         group.receive("welcome")
-        group.ready(capacity)
+        group.ready(capacity, **dict(ready))
         self.service.wait_line("ready")
         return group
 
@@ -197,7 +197,27 @@ class WorkerLink(unittest.TestCase):
         self.assertEqual(welcome, control.Welcome(
             model_folder=str(service.NEEDLE).encode(), device=b"cpu", threads=3,
             kv_memory_bytes=5 << 20, chunk_tokens=256, dummy_weights=True,
-            max_sequences=7, max_tokens=5000))
+            max_sequences=7, max_tokens=5000, window_tokens=1024))
+
+    def test_the_group_is_told_how_to_select(self):
+        relative = os.path.relpath(__file__)
+        for profile, told in (("none", b"none"), (relative, os.path.realpath(__file__).encode())):
+            self.start(window=256, refresh_every=64, profile=profile)
+            group = Group(self.workers)
+            group.hello(self.secret)
+            welcome = group.receive("welcome")
+            self.assertEqual((welcome.window_tokens, welcome.refresh_every, welcome.profile,
+                              welcome.chunk_tokens), (256, 64, told, 1024))
+            self.service.clean()
+        with self.assertRaises(RuntimeError):
+            self.start(profile="no/such.json")
+
+    def test_the_profile_is_told_to_clients(self):
+        group = self.start_ready(ready={"profile_id": b"b0b1"})
+        self.assertEqual(self.service.info().model.profile, "b0b1")
+        self.service.clean()
+        group = self.start_ready()  # noqa: F841: the group stays as long as it is held
+        self.assertEqual(self.service.info().model.profile, "none")
 
     # Documents.
 
