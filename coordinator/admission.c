@@ -1,25 +1,27 @@
 #include "coordinator/admission.h"
 
 #include <inttypes.h>
+#include <math.h>
+
+/* The least budget of a rule, beside its window: the first block, and what it may choose. The
+ * workers' kernels/select.h has the same. */
+enum { SINK_TOKENS = 64, LEAST_FREE_TOKENS = 512 };
 
 int64_t admission_round(int64_t tokens)
 {
     return (tokens + ADMISSION_GRAIN_TOKENS - 1) / ADMISSION_GRAIN_TOKENS * ADMISSION_GRAIN_TOKENS;
 }
 
-void admission_init(struct admission *admission, enum admission_policy policy,
-                    int64_t capacity_tokens, double question_share, int64_t max_tokens,
-                    int max_running)
+static int64_t round_down(int64_t tokens)
 {
-    const int64_t capacity = capacity_tokens / ADMISSION_GRAIN_TOKENS * ADMISSION_GRAIN_TOKENS;
-    const int64_t questions = (int64_t)((double)capacity * question_share);
+    return tokens / ADMISSION_GRAIN_TOKENS * ADMISSION_GRAIN_TOKENS;
+}
 
-    *admission = (struct admission){
-        .policy = policy,
-        .max_tokens = max_tokens,
-        .question_pool = questions / ADMISSION_GRAIN_TOKENS * ADMISSION_GRAIN_TOKENS,
-        .max_running = max_running,
-    };
+void admission_init(struct admission *admission, int64_t capacity_tokens, double question_share)
+{
+    const int64_t capacity = round_down(capacity_tokens);
+
+    admission->question_pool = round_down((int64_t)((double)capacity * question_share));
     admission->document_pool = capacity - admission->question_pool;
 }
 
@@ -124,6 +126,39 @@ void admission_free_document(struct admission *admission, int64_t kv_tokens)
     admission->document_used -= kv_tokens;
 }
 
+int64_t admission_core_tokens(const struct admission *admission, const struct attention *attention,
+                              int64_t tokens)
+{
+    const int64_t least = SINK_TOKENS + admission->window_tokens + LEAST_FREE_TOKENS;
+    const int64_t most = (tokens + 1) / 2;
+    int64_t core;
+
+    if (attention->rule == NULL)
+        return 0;
+    core = (int64_t)ceil(attention->keep * (double)tokens);
+    if (attention->tau > 0.0)
+        core *= 2;
+    if (core < least)
+        core = least;
+    return core < most ? core : most;
+}
+
+int64_t admission_question_tokens(bool evicts, int64_t question_tokens, int64_t answer_tokens,
+                                  int64_t core_tokens)
+{
+    return admission_round(question_tokens + answer_tokens) + admission_round(core_tokens) +
+           (evicts ? admission_round(answer_tokens) : 0);
+}
+
+int64_t admission_answer_tokens(const struct admission *admission, bool evicts,
+                                int64_t question_tokens, int64_t core_tokens)
+{
+    const int64_t left = admission->question_pool - admission_round(core_tokens);
+
+    return evicts ? round_down((left - admission_round(question_tokens)) / 2)
+                  : left - question_tokens;
+}
+
 bool admission_question(const struct admission *admission, int64_t kv_tokens)
 {
     return admission->running < admission->max_running &&
@@ -134,6 +169,11 @@ void admission_take_question(struct admission *admission, int64_t kv_tokens)
 {
     admission->question_used += kv_tokens;
     admission->running++;
+}
+
+void admission_shrink_question(struct admission *admission, int64_t kv_tokens)
+{
+    admission->question_used -= kv_tokens;
 }
 
 void admission_give_back_question(struct admission *admission, int64_t kv_tokens)

@@ -1,13 +1,15 @@
 /* Admission: which document and question may take KV memory now. Pure arithmetic, in tokens
- * rounded up to 64 (a document's KV has that granularity).
+ * rounded up to 64 (a KV range has that granularity).
  *
  * The group's capacity has two pools: questions have a reserved share, so that documents cannot
  * starve them. A document that leaves keeps its tokens reserved as `closing` until the group says
- * that the memory is free. */
+ * that the memory is free. A question holds rows for its tokens and its answer, and a core cache:
+ * copies of the rows that a sparse rule keeps. */
 #ifndef COORDINATOR_ADMISSION_H
 #define COORDINATOR_ADMISSION_H
 
 #include "base/error.h"
+#include "coordinator/attention.h"
 #include "coordinator/document.h"
 
 #include <stdbool.h>
@@ -30,6 +32,7 @@ struct admission {
     int64_t document_closing; /* of document_used: will be free soon */
     int64_t question_used;
     int max_running, running; /* questions */
+    int64_t window_tokens;    /* that every rule keeps */
 };
 
 enum admission_answer {
@@ -42,10 +45,9 @@ enum admission_answer {
 
 int64_t admission_round(int64_t tokens);
 
-/* capacity_tokens of the whole group; question_share in [0, 1). */
-void admission_init(struct admission *admission, enum admission_policy policy,
-                    int64_t capacity_tokens, double question_share, int64_t max_tokens,
-                    int max_running);
+/* Share the capacity of the whole group out; question_share in [0, 1). `admission` has policy,
+ * max_tokens, max_running and window_tokens. */
+void admission_init(struct admission *admission, int64_t capacity_tokens, double question_share);
 
 /* May a document of `tokens` be prefilled? With EVICT, victims_out[count] (room for `documents`)
  * are the READY ones to store. With FULL and NEVER, error has the numbers. */
@@ -57,10 +59,25 @@ void admission_take_document(struct admission *admission, int64_t kv_tokens);
 void admission_close_document(struct admission *admission, int64_t kv_tokens);
 void admission_free_document(struct admission *admission, int64_t kv_tokens); /* was closing */
 
-/* May a question run now that needs kv_tokens of its own (question and answer), of the pool's at
- * most? */
+/* The largest core cache of a question that chooses from so many tokens (of a document, or of a
+ * prompt that evicts): what its share or the least budget keeps, twice the share's with tau, whose
+ * budgets follow the mass. Never over half: a head that keeps more is read in place. */
+int64_t admission_core_tokens(const struct admission *admission, const struct attention *attention,
+                              int64_t tokens);
+/* What a question needs at its peak. An evicting one holds its prompt's whole range, with room for
+ * the answer, until the core cache and the answer's own range are there. */
+int64_t admission_question_tokens(bool evicts, int64_t question_tokens, int64_t answer_tokens,
+                                  int64_t core_tokens);
+/* The longest answer that fits the pool, 0 or less where none does; a little less than that for
+ * one that evicts. */
+int64_t admission_answer_tokens(const struct admission *admission, bool evicts,
+                                int64_t question_tokens, int64_t core_tokens);
+
+/* May a question run now that needs kv_tokens, of the pool's at most? */
 bool admission_question(const struct admission *admission, int64_t kv_tokens);
 void admission_take_question(struct admission *admission, int64_t kv_tokens);
+/* It holds so many less from now on. */
+void admission_shrink_question(struct admission *admission, int64_t kv_tokens);
 void admission_give_back_question(struct admission *admission, int64_t kv_tokens);
 
 #endif

@@ -9,48 +9,16 @@ static bool equals(ProtobufCBinaryData text, const char *wanted)
     return text.len == strlen(wanted) && memcmp(text.data, wanted, text.len) == 0;
 }
 
-enum tca_status rule_check(const char *field, ProtobufCBinaryData rule, struct tca_error *error)
+static enum tca_status read_attention(const Tca__V1__AttentionOptions *options, bool has_document,
+                                      struct attention_wish *wish, struct tca_error *error)
 {
-    static const char *const sparse[] = {"block", "pooled", "tca", "window"};
-
-    if (rule.len == 0 || equals(rule, "dense"))
+    if (options == NULL)
         return TCA_OK;
-    for (size_t i = 0; i < sizeof(sparse) / sizeof(*sparse); i++)
-        if (equals(rule, sparse[i]))
-            return tca_fail(error, TCA_ERR_UNSUPPORTED,
-                            "%s: \"%s\" is not implemented by this server, allowed: dense", field,
-                            sparse[i]);
-    return tca_fail(error, TCA_ERR_INVALID, "%s: \"%.*s\", allowed: dense", field, (int)rule.len,
-                    (const char *)rule.data);
-}
-
-enum tca_status rule_share_check(const char *field, double share, struct tca_error *error)
-{
-    if (!(share >= 0.0 && share <= 1.0))
-        return tca_fail(error, TCA_ERR_INVALID, "%s: %g, allowed: 0 to 1", field, share);
-    if (share != 0.0)
-        return tca_fail(error, TCA_ERR_UNSUPPORTED,
-                        "%s: %g needs a sparse rule, which this server does not implement", field,
-                        share);
-    return TCA_OK;
-}
-
-static enum tca_status check_attention(const Tca__V1__AttentionOptions *attention,
-                                       struct tca_error *error)
-{
-    if (attention == NULL)
-        return TCA_OK;
-    TCA_TRY(rule_check("attention.rule", attention->rule, error));
-    TCA_TRY(rule_share_check("attention.keep", attention->keep, error));
-    TCA_TRY(rule_share_check("attention.tau", attention->tau, error));
-    if (attention->evict)
-        return tca_fail(
-            error, TCA_ERR_UNSUPPORTED,
-            "attention.evict: needs a sparse rule, which this server does not implement");
-    if (attention->report_selection)
-        return tca_fail(error, TCA_ERR_UNSUPPORTED,
-                        "attention.report_selection: rule dense selects nothing");
-    return TCA_OK;
+    TCA_TRY(
+        attention_wish_read("attention", options->rule, options->keep, options->tau, wish, error));
+    wish->evicts = options->evict != 0;
+    wish->reports_selection = options->report_selection != 0;
+    return attention_wish_check(wish, has_document, error);
 }
 
 static enum tca_status check_real(const char *field, double value, double min, double max,
@@ -171,7 +139,7 @@ enum tca_status ask_request_read(const Tca__V1__AskRequest *message,
     if (message->logprobs < 0 || message->logprobs > ASK_LOGPROBS_MAX)
         return tca_fail(error, TCA_ERR_INVALID, "logprobs: %" PRId32 ", allowed: 0 to %d",
                         message->logprobs, ASK_LOGPROBS_MAX);
-    TCA_TRY(check_attention(message->attention, error));
+    TCA_TRY(read_attention(message->attention, request.has_document, &request.attention, error));
     request.max_tokens = message->max_tokens;
     request.logprobs = message->logprobs;
     *request_out = request;

@@ -3,6 +3,7 @@
 #define COORDINATOR_ASK_REQUEST_H
 
 #include "base/error.h"
+#include "coordinator/attention.h"
 #include "coordinator/document.h"
 #include "tca.pb-c.h"
 
@@ -35,16 +36,11 @@ struct ask_request {
     struct sampling sampling;
     int64_t max_tokens; /* 0: ASK_MAX_TOKENS_DEFAULT, less where less fits */
     int logprobs;
+    struct attention_wish attention;
 };
 
-/* TCA_ERR_INVALID: the field, its value and what is allowed. TCA_ERR_UNSUPPORTED: an attention
- * option that only a sparse rule knows. */
+/* TCA_ERR_INVALID: the field, its value and what is allowed. */
 enum tca_status ask_request_read(const Tca__V1__AskRequest *message,
                                  struct ask_request *request_out, struct tca_error *error);
-
-/* A rule's name: "" and "dense" pass, the sparse ones are TCA_ERR_UNSUPPORTED, others
- * TCA_ERR_INVALID. `share_field` (keep, tau): a share of 0 to 1 that only a sparse rule has. */
-enum tca_status rule_check(const char *field, ProtobufCBinaryData rule, struct tca_error *error);
-enum tca_status rule_share_check(const char *field, double share, struct tca_error *error);
 
 #endif

@@ -41,6 +41,35 @@ struct document_facts coordinator_facts(const struct coordinator *coordinator)
     };
 }
 
+static void add_profile(const struct coordinator *coordinator, struct attention_defaults *defaults)
+{
+    const Tca__Control__V1__Ready *ready = coordinator->link.ready;
+
+    defaults->dense_below_tokens = coordinator->options->dense_below;
+    defaults->has_profile = ready == NULL || ready->profile_id.len > 0;
+    defaults->has_tca_profile = ready == NULL || ready->has_tca_profile;
+}
+
+struct attention_defaults coordinator_question_defaults(const struct coordinator *coordinator)
+{
+    const struct coordinator_options *options = coordinator->options;
+    struct attention_defaults defaults = {
+        .rule = attention_rules[options->rule], .keep = options->keep, .tau = options->tau};
+
+    add_profile(coordinator, &defaults);
+    return defaults;
+}
+
+struct attention_defaults coordinator_prefill_defaults(const struct coordinator *coordinator)
+{
+    const struct coordinator_options *options = coordinator->options;
+    struct attention_defaults defaults = {.rule = attention_rules[options->prefill_rule],
+                                          .keep = options->prefill_keep};
+
+    add_profile(coordinator, &defaults);
+    return defaults;
+}
+
 /* Phases. */
 
 static enum health_state serving_if(bool is_serving)
@@ -111,16 +140,37 @@ static void log_memory(const struct coordinator *coordinator)
              admission->question_pool, admission->max_tokens);
 }
 
+/* Settings that need a profile, and there is none: say so before the first request fails of it. */
+static void warn_of_defaults(const struct coordinator *coordinator)
+{
+    const struct attention_defaults questions = coordinator_question_defaults(coordinator);
+    const struct attention_defaults prefills = coordinator_prefill_defaults(coordinator);
+    const struct attention_wish nothing = {0};
+    struct attention attention;
+    struct tca_error error;
+
+    if (attention_of_question(&nothing, &questions, INT64_MAX, &attention, &error) != TCA_OK)
+        log_warn("questions that name no rule are refused: %s", error.text);
+    if (attention_of_prefill(&nothing, &prefills, &attention, &error) != TCA_OK)
+        log_warn("documents that name no rule are refused: %s", error.text);
+}
+
 void coordinator_group_ready(struct coordinator *coordinator)
 {
     const struct coordinator_options *options = coordinator->options;
     const Tca__Control__V1__Ready *ready = coordinator->link.ready;
     const uint64_t capacity = ready->kv_capacity_tokens;
 
-    admission_init(&coordinator->admission, (enum admission_policy)options->kv_policy,
-                   capacity > INT64_MAX ? INT64_MAX : (int64_t)capacity, options->question_kv,
-                   coordinator->max_tokens, (int)options->max_running);
+    coordinator->admission = (struct admission){.policy = (enum admission_policy)options->kv_policy,
+                                                .max_tokens = coordinator->max_tokens,
+                                                .max_running = (int)options->max_running,
+                                                .window_tokens = options->window};
+    admission_init(&coordinator->admission, capacity > INT64_MAX ? INT64_MAX : (int64_t)capacity,
+                   options->question_kv);
     log_memory(coordinator);
+    log_info("profile: %.*s", ready->profile_id.len > 0 ? (int)ready->profile_id.len : 4,
+             ready->profile_id.len > 0 ? (const char *)ready->profile_id.data : "none");
+    warn_of_defaults(coordinator);
     if (coordinator->phase == COORDINATOR_STARTING)
         coordinator_set_phase(coordinator, COORDINATOR_SERVING);
     scheduler_run(coordinator);

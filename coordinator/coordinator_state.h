@@ -72,6 +72,9 @@ struct coordinator {
 };
 
 uint64_t coordinator_next_sequence(struct coordinator *coordinator);
+/* What questions, or prefills, that name nothing get; without a group, as if it had a profile. */
+struct attention_defaults coordinator_question_defaults(const struct coordinator *coordinator);
+struct attention_defaults coordinator_prefill_defaults(const struct coordinator *coordinator);
 struct document_facts coordinator_facts(const struct coordinator *coordinator);
 /* With the lock: the phase and what the world may know of it. */
 void coordinator_set_phase(struct coordinator *coordinator, enum coordinator_phase phase);

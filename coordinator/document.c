@@ -134,6 +134,18 @@ enum tca_status document_id_check(const char *field, const void *id, size_t byte
     return TCA_OK;
 }
 
+enum tca_status document_attention(const struct document_identity *identity,
+                                   const struct attention_defaults *defaults,
+                                   struct attention *attention_out, struct tca_error *error)
+{
+    const struct attention_wish wish = {
+        .rule = attention_rule_find(identity->rule, strlen(identity->rule)),
+        .keep = identity->keep,
+    };
+
+    return attention_of_prefill(&wish, defaults, attention_out, error);
+}
+
 const char *document_identity_difference(const struct document_identity *one,
                                          const struct document_identity *other)
 {

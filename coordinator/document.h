@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/sha256.h"
 #include "base/token_ids.h"
+#include "coordinator/attention.h"
 #include "coordinator/content_check.h"
 #include "proto/rpc.h"
 
@@ -39,8 +40,8 @@ struct document_identity {
     enum content_encoding encoding;
     bool is_raw;
     struct bytes system;            /* text of the system turn, owned */
-    char rule[DOCUMENT_RULE_BYTES]; /* of the prefill; "" is "dense" */
-    double keep;
+    char rule[DOCUMENT_RULE_BYTES]; /* of the prefill, as the upload named it; "": it did not */
+    double keep;                    /* the same; 0: it did not */
 };
 
 /* What the newest event says beside the document itself. */
@@ -115,6 +116,11 @@ bool document_state_find(const char *name, enum document_state *state_out);
 /* [A-Za-z0-9._-]{1,128}, not "." or "..", or TCA_ERR_INVALID. */
 enum tca_status document_id_check(const char *field, const void *id, size_t bytes,
                                   struct tca_error *error);
+
+/* How its prefill attends. As attention_of_prefill. */
+enum tca_status document_attention(const struct document_identity *identity,
+                                   const struct attention_defaults *defaults,
+                                   struct attention *attention_out, struct tca_error *error);
 
 bool document_identity_equal(const struct document_identity *one,
                              const struct document_identity *other);

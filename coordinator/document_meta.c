@@ -137,6 +137,7 @@ static enum tca_status read_identity(const struct json_node *root,
                                      struct document_identity *identity, struct tca_error *error)
 {
     const struct json_node keep = json_node_get(root, "keep");
+    const struct json_node rule = json_node_get(root, "rule");
     const struct json_node node = json_node_get(root, "encoding");
     char encoding[32];
 
@@ -148,7 +149,14 @@ static enum tca_status read_identity(const struct json_node *root,
     TCA_TRY(read_flag(root, "raw", &identity->is_raw, error));
     TCA_TRY(read_long(root, "system", &identity->system, error));
     TCA_TRY(read_short(root, "rule", identity->rule, sizeof(identity->rule), error));
-    return json_node_double(&keep, &identity->keep, error);
+    if (identity->rule[0] != '\0' &&
+        attention_rule_find(identity->rule, strlen(identity->rule)) == NULL)
+        return json_node_fail(&rule, error, TCA_ERR_INVALID, "is none that this program knows");
+    TCA_TRY(json_node_double(&keep, &identity->keep, error));
+    if (!(identity->keep >= 0.0 && identity->keep <= 1.0))
+        return json_node_fail(&keep, error, TCA_ERR_INVALID, "is %g, allowed: 0 to 1",
+                              identity->keep);
+    return TCA_OK;
 }
 
 static enum tca_status read_state(const struct json_node *root, struct document *document,

@@ -9,6 +9,7 @@
 #define COORDINATOR_QUESTION_H
 
 #include "base/token_ids.h"
+#include "coordinator/admission.h"
 #include "coordinator/answer.h"
 #include "coordinator/ask_request.h"
 #include "coordinator/document.h"
@@ -33,6 +34,8 @@ struct question {
     uint64_t key;              /* in the worker group, 0: not there yet */
 
     struct sampling sampling;
+    struct attention_wish wish;
+    struct attention attention; /* what comes of it, once it is measured */
     int64_t max_tokens;
     int logprobs;
     bool ignores_eos, is_no_wait;
@@ -42,7 +45,7 @@ struct question {
     struct token_ids tokens; /* owned; until the group has them */
     int64_t question_tokens;
     int64_t document_tokens;
-    int64_t kv_tokens; /* reserved while the group has it */
+    int64_t kv_tokens; /* reserved while the group has it; less after an eviction */
 
     struct answer answer;                                       /* owned */
     uint64_t sequence;                                          /* of the last event sent */
@@ -55,11 +58,12 @@ struct question {
 struct question *question_make(const struct ask_request *request, int64_t now_ms);
 void question_free(struct question *question); /* NULL is a no-op */
 
-/* The tokens are known (taken): settle how many may be answered, and what memory that takes.
- * max_sequence bounds document, question and answer together, max_kv question and answer; the
- * default of max_tokens keeps within both. TCA_ERR_RANGE: what was asked for does not. */
+/* The tokens are known (taken), and how it attends: settle how many may be answered, and what
+ * memory that takes. The longest sequence bounds document, question and answer together, the
+ * questions' pool what it holds at once; the default of max_tokens keeps within both.
+ * TCA_ERR_RANGE: what was asked for does not. */
 enum tca_status question_measure(struct question *question, struct token_ids *tokens,
-                                 int64_t document_tokens, int64_t max_sequence, int64_t max_kv,
+                                 int64_t document_tokens, const struct admission *admission,
                                  struct tca_error *error);
 
 #endif

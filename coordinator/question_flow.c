@@ -189,12 +189,16 @@ void question_flow_flush(struct coordinator *coordinator, struct question *quest
 static void measure(struct coordinator *coordinator, struct question *question,
                     struct token_ids *tokens)
 {
-    const struct document *document = question->document;
+    const struct attention_defaults defaults = coordinator_question_defaults(coordinator);
+    const int64_t document_tokens =
+        question->document == NULL ? 0 : question->document->token_count;
     struct tca_error error = {{0}};
-    const enum tca_status status =
-        question_measure(question, tokens, document == NULL ? 0 : document->token_count,
-                         coordinator->max_tokens, coordinator->admission.question_pool, &error);
+    enum tca_status status = attention_of_question(&question->wish, &defaults, document_tokens,
+                                                   &question->attention, &error);
 
+    if (status == TCA_OK)
+        status =
+            question_measure(question, tokens, document_tokens, &coordinator->admission, &error);
     if (status == TCA_OK)
         send_accepted(coordinator, question);
     else

@@ -45,7 +45,8 @@ static struct document *next_document(const struct coordinator *coordinator)
     return next;
 }
 
-static void prefill(struct coordinator *coordinator, struct document *document)
+static void prefill(struct coordinator *coordinator, struct document *document,
+                    const struct attention *attention)
 {
     const int64_t kv_tokens = admission_round(document->token_count);
     const int64_t now_ms = clock_monotonic_ms();
@@ -58,7 +59,7 @@ static void prefill(struct coordinator *coordinator, struct document *document)
         log_error("document %s: cannot be prefilled now", document->id);
     document_report(document, DOCUMENT_NEWS_PREFILLED, 0, document->token_count, now_ms,
                     document->sequence);
-    worker_link_open_document(&coordinator->link, document->key, &document->tokens);
+    worker_link_open_document(&coordinator->link, document->key, &document->tokens, attention);
     token_ids_free(&document->tokens);
     document->has_tokens = false;
     log_info("document %s: prefill of %lld tokens begins", document->id,
@@ -76,6 +77,20 @@ static void give_up(struct coordinator *coordinator, struct document *document, 
     question_flow_end_all(coordinator, document, RPC_RESOURCE_EXHAUSTED, reason);
 }
 
+/* How a document attends; false: it cannot, and has failed. Uploads are checked, but the profile may
+ * have gone since. */
+static bool find_attention(struct coordinator *coordinator, struct document *document,
+                           struct attention *attention)
+{
+    const struct attention_defaults defaults = coordinator_prefill_defaults(coordinator);
+    struct tca_error error;
+
+    if (document_attention(&document->identity, &defaults, attention, &error) == TCA_OK)
+        return true;
+    document_flow_fail(coordinator, document, RPC_FAILED_PRECONDITION, error.text);
+    return false;
+}
+
 /* Try to begin the next document's prefill. true: look again, the queue has changed. */
 static bool start_document(struct coordinator *coordinator)
 {
@@ -83,12 +98,15 @@ static bool start_document(struct coordinator *coordinator)
     struct document *document = next_document(coordinator);
     struct document **victims;
     enum admission_answer answer;
+    struct attention attention;
     struct tca_error reason = {{0}};
     bool is_changed = false;
     size_t count;
 
     if (document == NULL || count_prefills(coordinator) >= PREFILLS_MAX)
         return false;
+    if (!find_attention(coordinator, document, &attention))
+        return true;
     victims = malloc(table->count * sizeof(struct document *));
     if (victims == NULL)
         return false;
@@ -100,7 +118,7 @@ static bool start_document(struct coordinator *coordinator)
     switch (answer) {
     case ADMISSION_NOW:
         if (document->has_tokens)
-            prefill(coordinator, document);
+            prefill(coordinator, document, &attention);
         else
             document_flow_tokenize(coordinator, document);
         is_changed = document->state != DOCUMENT_QUEUED;

@@ -126,6 +126,21 @@ static enum tca_status choose_document(struct coordinator *coordinator,
     return TCA_OK;
 }
 
+/* Before a document is brought back for it. Again once its tokens are counted, which may be later.
+ */
+static enum tca_status check_attention(const struct coordinator *coordinator,
+                                       const struct ask_request *request,
+                                       const struct document *document, struct tca_error *error)
+{
+    const struct attention_defaults defaults = coordinator_question_defaults(coordinator);
+    struct attention attention;
+
+    if (document != NULL && document->token_count == 0)
+        return TCA_OK;
+    return attention_of_question(&request->attention, &defaults,
+                                 document == NULL ? 0 : document->token_count, &attention, error);
+}
+
 static enum tca_status check_ask(struct coordinator *coordinator, const struct ask_request *request,
                                  struct document **document_out, struct tca_error *error)
 {
@@ -138,6 +153,7 @@ static enum tca_status check_ask(struct coordinator *coordinator, const struct a
                         request->request_id);
     if (request->has_document)
         TCA_TRY(choose_document(coordinator, request, document_out, error));
+    TCA_TRY(check_attention(coordinator, request, *document_out, error));
     if (waiting >= coordinator->options->max_waiting &&
         (waiting > 0 || coordinator->admission.running >= coordinator->admission.max_running))
         return tca_fail(error, TCA_ERR_BUSY, "%d questions wait already, allowed: up to %" PRId64,

@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DISPLAY_NAME_BYTES_MAX = 1024, SYSTEM_BYTES_MAX = 65536, RULE_BYTES_MAX = 64 };
+enum { DISPLAY_NAME_BYTES_MAX = 1024, SYSTEM_BYTES_MAX = 65536 };
 
 /* One call. Guarded by the coordinator's lock, but for `upload` and `sha`, which belong to the
  * call's callbacks: those never overlap, and none runs while a disk task does. */
@@ -76,18 +76,20 @@ static void stream_fail(struct coordinator *coordinator, struct upload_stream *s
 
 /* Header. */
 
-static enum tca_status check_prefill(const Tca__V1__PrefillOptions *prefill,
-                                     struct tca_error *error)
+static enum tca_status read_prefill(const Tca__V1__PrefillOptions *prefill,
+                                    struct document_identity *identity, struct tca_error *error)
 {
+    struct attention_wish wish;
+
     if (prefill == NULL)
         return TCA_OK;
-    TCA_TRY(
-        message_check_bytes("header.prefill.rule", prefill->rule.len, 0, RULE_BYTES_MAX, error));
-    TCA_TRY(rule_check("header.prefill.rule", prefill->rule, error));
-    return rule_share_check("header.prefill.keep", prefill->keep, error);
+    TCA_TRY(attention_wish_read("header.prefill", prefill->rule, prefill->keep, 0.0, &wish, error));
+    if (wish.rule != NULL)
+        snprintf(identity->rule, sizeof(identity->rule), "%s", wish.rule);
+    identity->keep = wish.keep;
+    return TCA_OK;
 }
 
-/* Its prefill stays "": "dense" is the same, and the only rule there is. */
 static enum tca_status read_identity(const Tca__V1__UploadHeader *message,
                                      struct document_identity *identity, struct tca_error *error)
 {
@@ -140,7 +142,7 @@ static enum tca_status read_header(const Tca__V1__UploadHeader *message,
                                 DISPLAY_NAME_BYTES_MAX, error));
     TCA_TRY(read_sizes(message, header, error));
     TCA_TRY(read_identity(message, &header->identity, error));
-    TCA_TRY(check_prefill(message->prefill, error));
+    TCA_TRY(read_prefill(message->prefill, &header->identity, error));
     header->is_pinned = message->pinned != 0;
     return bytes_append(&header->display_name, message->display_name.data,
                         message->display_name.len);
@@ -298,10 +300,13 @@ static void join_same(struct coordinator *coordinator, struct upload_stream *str
 static enum tca_status start_stream(struct coordinator *coordinator, struct upload_stream *stream,
                                     struct upload_header *header, struct tca_error *error)
 {
+    const struct attention_defaults defaults = coordinator_prefill_defaults(coordinator);
     struct upload *upload = &stream->upload;
+    struct attention attention;
     struct document *existing;
 
     TCA_TRY(coordinator_check_open(coordinator, false, error));
+    TCA_TRY(document_attention(&header->identity, &defaults, &attention, error));
     if (header->id[0] == '\0')
         make_id(coordinator, header->id);
     existing = document_table_find(&coordinator->documents, header->id);

@@ -106,13 +106,18 @@ static void send_ids(struct worker_link *link, uint64_t key, const struct token_
 }
 
 void worker_link_open_document(struct worker_link *link, uint64_t key,
-                               const struct token_ids *tokens)
+                               const struct token_ids *tokens, const struct attention *attention)
 {
     Tca__Control__V1__CoordinatorMessage message = TCA__CONTROL__V1__COORDINATOR_MESSAGE__INIT;
     Tca__Control__V1__DocumentOpen open = TCA__CONTROL__V1__DOCUMENT_OPEN__INIT;
 
     open.key = key;
     open.token_count = tokens->count;
+    if (attention->rule != NULL) {
+        open.rule = message_text(attention->rule);
+        open.keep = attention->keep;
+        open.dense_below_tokens = (uint64_t)attention->dense_below_tokens;
+    }
     message.body_case = TCA__CONTROL__V1__COORDINATOR_MESSAGE__BODY_DOCUMENT_OPEN;
     message.document_open = &open;
     send(link, &message);
@@ -147,6 +152,17 @@ static size_t end_tokens(const struct coordinator *coordinator,
     return count;
 }
 
+static void fill_attention(const struct attention *attention, Tca__Control__V1__QuestionOpen *open)
+{
+    if (attention->rule == NULL)
+        return;
+    open->rule = message_text(attention->rule);
+    open->keep = attention->keep;
+    open->tau = attention->tau;
+    open->evict = attention->evicts;
+    open->report_selection = attention->reports_selection;
+}
+
 void worker_link_open_question(struct coordinator *coordinator, const struct question *question)
 {
     struct worker_link *link = &coordinator->link;
@@ -170,6 +186,7 @@ void worker_link_open_question(struct coordinator *coordinator, const struct que
     open.seed = question->sampling.seed;
     open.logprobs = (uint32_t)question->logprobs;
     open.report_logprobs = question->logprobs > 0;
+    fill_attention(&question->attention, &open);
     message.body_case = TCA__CONTROL__V1__COORDINATOR_MESSAGE__BODY_QUESTION_OPEN;
     message.question_open = &open;
     send(link, &message);

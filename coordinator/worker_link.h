@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 struct coordinator;
+struct attention;
 struct question;
 struct outgoing_message;
 
@@ -36,7 +37,7 @@ void worker_link_free(struct worker_link *link);
 
 /* Copies the tokens; messages of at most 65,536. */
 void worker_link_open_document(struct worker_link *link, uint64_t key,
-                               const struct token_ids *tokens);
+                               const struct token_ids *tokens, const struct attention *attention);
 void worker_link_close_document(struct worker_link *link, uint64_t key);
 void worker_link_open_question(struct coordinator *coordinator, const struct question *question);
 void worker_link_cancel_question(struct worker_link *link, uint64_t key);

@@ -242,8 +242,8 @@ class Cli(CliTest):
                      names="5 bytes")
         self.refuses("INVALID_ARGUMENT", "put", self.file(b"text"), "--id", "a/b",
                      names="document_id")
-        self.refuses("UNIMPLEMENTED", "put", self.file(b"text"), "--id", "bad", "--rule", "tca",
-                     names="prefill.rule")
+        self.refuses("INVALID_ARGUMENT", "put", self.file(b"text"), "--id", "bad", "--rule",
+                     "magic", names="prefill.rule")
         self.assertNotIn("bad", self.listed())
 
     def test_a_document_that_is_too_long_says_how_much_too_long(self):
@@ -289,7 +289,7 @@ class Cli(CliTest):
             self.refuses("INVALID_ARGUMENT", "generate", "x", option, value,
                          names=option[2:].replace("-", "_"))
         self.refuses("INVALID_ARGUMENT", "generate", "")
-        self.refuses("UNIMPLEMENTED", "generate", "x", "--rule", "tca")
+        self.refuses("INVALID_ARGUMENT", "generate", "x", "--rule", "tca", names="attention.rule")
 
     def test_nobody_listens(self):
         nobody = dict(self.environment, TCA_SERVER="127.0.0.1:1")

@@ -5,8 +5,10 @@ Usage: test_worker_link.py TCA_COORDINATOR_PROGRAM [unittest arguments]"""
 
 import os
 import queue
+import shutil
 import struct
 import sys
+import tempfile
 import threading
 import time
 import unittest
@@ -75,7 +77,7 @@ class Group:
 
     def take_document(self):
         """The key and the tokens of the next document."""
-        opened = self.receive("document_open")
+        opened = self.opened = self.receive("document_open")
         return opened.key, self.take_ids(opened.key, opened.token_count, "document_tokens")
 
     def take_question(self):
@@ -319,6 +321,149 @@ class WorkerLink(unittest.TestCase):
                 group.document_done(keys["one"], control.DocumentDone.CLOSED)
             keys[document_id], _ = group.serve_document()
             uploaded()
+
+    # What a document's prefill attends to.
+
+    def prefill_of(self, group, document_id, **prefill):
+        """(rule, keep, dense_below_tokens) as the group is told."""
+        uploaded = self.background(lambda: self.service.upload(
+            b"Some text.", document_id=document_id, prefill=pb.PrefillOptions(**prefill)))
+        group.serve_document()
+        uploaded()
+        return (group.opened.rule.decode(), group.opened.keep, group.opened.dense_below_tokens)
+
+    def test_a_prefill_s_rule_is_passed_on(self):
+        group = self.start_ready(ready={"profile_id": b"b0b1", "has_tca_profile": True})
+        self.assertEqual(self.prefill_of(group, "default"), ("block", 0.1, 8192))
+        self.assertEqual(self.prefill_of(group, "keep", keep=0.5), ("block", 0.5, 8192))
+        self.assertEqual(self.prefill_of(group, "rule", rule="window"), ("window", 0.1, 0))
+        self.assertEqual(self.prefill_of(group, "both", rule="tca", keep=0.25), ("tca", 0.25, 0))
+        self.assertEqual(self.prefill_of(group, "dense", rule="dense"), ("", 0, 0))
+        with self.assertRaises(grpc.RpcError) as caught:
+            self.service.upload(b"Some text.", document_id="dense")
+        self.assertEqual(caught.exception.code(), Code.ALREADY_EXISTS)
+
+    def test_a_prefill_s_defaults_are_settings(self):
+        group = self.start_ready(prefill_rule="window", prefill_keep=0.25, dense_below=100)
+        self.assertEqual(self.prefill_of(group, "default"), ("window", 0.25, 100))
+        self.service.clean()
+        group = self.start_ready(prefill_rule="dense")
+        self.assertEqual(self.prefill_of(group, "default"), ("", 0, 0))
+        self.assertEqual(self.prefill_of(group, "keep", keep=0.5), ("", 0, 0))
+
+    def test_a_prefill_that_needs_a_profile_is_refused_without(self):
+        state = tempfile.mkdtemp(prefix="tca-e2e-")
+        self.addCleanup(shutil.rmtree, state)
+        group = self.start_ready(state=state, ready={"profile_id": b"b0b1",
+                                                     "has_tca_profile": True})
+        self.assertEqual(self.prefill_of(group, "old", rule="tca"), ("tca", 0.1, 0))
+        self.service.clean()
+        group = self.start_ready(state=state, ready={"profile_id": b"b0b1"})
+        with self.assertRaises(grpc.RpcError) as caught:
+            self.service.upload(b"Some text.", document_id="new",
+                                prefill=pb.PrefillOptions(rule="tca-mass"))
+        self.assertEqual(caught.exception.code(), Code.FAILED_PRECONDITION)
+        self.assertIn("run tca-calibrate", caught.exception.details())
+        with self.assertRaises(grpc.RpcError) as caught:
+            list(self.service.watch("old"))
+        self.assertEqual(caught.exception.code(), Code.FAILED_PRECONDITION)
+        self.assertIn("run tca-calibrate", self.service.get("old").error_message)
+        self.assertEqual(self.service.state_of("old"), "FAILED")
+
+    # What a question attends to.
+
+    def long_document(self, group, tokens, document_id="long"):
+        uploaded = self.background(lambda: self.service.upload(
+            struct.pack(f"<{tokens}i", *[5] * tokens), chunk_bytes=1 << 20,
+            document_id=document_id, encoding=pb.UploadHeader.TOKEN_IDS_U32LE))
+        group.serve_document()
+        uploaded()
+
+    def attention_of(self, group, document_id="long", fields=None, **attention):
+        """(rule, keep, tau, evict, report_selection) as the group is told."""
+        asked = self.background(lambda: self.service.ask(
+            document_id, **(fields or {"question": "Who?"}),
+            attention=pb.AttentionOptions(**attention)))
+        opened, _ = group.take_question()
+        group.question_done(opened.key)
+        asked()
+        return opened.rule.decode(), opened.keep, opened.tau, opened.evict, opened.report_selection
+
+    def test_a_question_s_rule_is_passed_on(self):
+        group = self.start_ready(capacity=100_000, ready={"profile_id": b"b0b1",
+                                                          "has_tca_profile": True})
+        dense = ("", 0, 0, False, False)
+        self.long_document(group, 8192)
+        self.long_document(group, 8191, "short")
+        for document_id, attention, told in (
+                ("long", {}, ("pooled", 0.03, 0, False, False)),
+                ("short", {}, dense),
+                ("short", {"keep": 0.5, "tau": 0.5, "report_selection": True}, dense),
+                ("short", {"rule": "pooled", "keep": 0.5, "report_selection": True},
+                 ("pooled", 0.5, 0, False, True)),
+                ("long", {"keep": 0.5}, ("pooled", 0.5, 0, False, False)),
+                ("long", {"keep": 0.5, "tau": 0.75}, ("pooled", 0.03, 0.75, False, False)),
+                ("long", {"rule": "tca-mass", "tau": 0.75}, ("tca-mass", 0.03, 0.75, False, False)),
+                ("long", {"rule": "dense", "report_selection": True}, dense)):
+            self.assertEqual(self.attention_of(group, document_id, **attention), told, attention)
+        prompt = {"prompt": "Once"}
+        self.assertEqual(self.attention_of(group, None, prompt), dense)
+        self.assertEqual(self.attention_of(group, None, prompt, rule="dense"), dense)
+        self.assertEqual(self.attention_of(group, None, prompt, evict=True),
+                         ("pooled", 0.03, 0, True, False))
+        self.assertEqual(self.attention_of(group, None, prompt, evict=True, rule="window", keep=0.5,
+                                           report_selection=True),
+                         ("window", 0.5, 0, True, True))
+
+    def test_a_question_s_defaults_are_settings(self):
+        group = self.start_ready(rule="window", keep=0.25, tau=0.5, dense_below=100,
+                                 ready={"profile_id": b"b0b1"})
+        self.long_document(group, 100)
+        self.assertEqual(self.attention_of(group), ("window", 0.25, 0.5, False, False))
+        self.assertEqual(self.attention_of(group, keep=0.75), ("window", 0.75, 0, False, False))
+        self.service.clean()
+        group = self.start_ready(rule="dense")
+        with self.assertRaises(grpc.RpcError) as caught:
+            self.service.ask(prompt="x", attention=pb.AttentionOptions(evict=True))
+        self.assertEqual(caught.exception.code(), Code.INVALID_ARGUMENT)
+        self.assertIn("the server's is dense", caught.exception.details())
+
+    def test_a_question_that_needs_a_profile_is_refused_without(self):
+        group = self.start_ready()
+        self.long_document(group, 2000)
+        for source in ({"document_id": "long", "question": "Who?"}, {"prompt": "Once"}):
+            for attention in ({"tau": 0.5}, {"rule": "tca"}, {"rule": "tca-simpson"}):
+                evict = "prompt" in source
+                with self.assertRaises(grpc.RpcError) as caught:
+                    self.service.ask(**source, attention=pb.AttentionOptions(evict=evict,
+                                                                             **attention))
+                self.assertEqual(caught.exception.code(), Code.FAILED_PRECONDITION, attention)
+                self.assertIn("no profile; run tca-calibrate", caught.exception.details())
+        self.assertTrue(group.incoming.empty())
+
+    # What questions hold.
+
+    def used_by_questions(self, document_tokens=0):
+        return self.service.info().kv_used_tokens - document_tokens
+
+    def test_a_core_cache_is_reserved(self):
+        group = self.start_ready(capacity=64 * 1000, window=64, dense_below=100)
+        self.long_document(group, 10_048)  # whole blocks of 64
+        for attention, core in (({"keep": 0.2}, 2048), ({}, 640), ({"rule": "dense"}, 0)):
+            asked = self.background(lambda attention=attention: self.service.ask(
+                "long", "Who?", max_tokens=100, attention=pb.AttentionOptions(**attention)))
+            opened, ids = group.take_question()
+            own = (len(ids) + 100 + 63) // 64 * 64
+            self.assertEqual(self.used_by_questions(10_048), own + core, attention)
+            group.question_done(opened.key)
+            asked()
+            self.assertEqual(self.used_by_questions(10_048), 0)
+        with self.assertRaises(grpc.RpcError) as caught:  # of 6,400
+            self.service.ask("long", "Who?", max_tokens=1400,
+                             attention=pb.AttentionOptions(keep=0.5))
+        self.assertEqual(caught.exception.code(), Code.OUT_OF_RANGE)
+        self.assertRegex(caught.exception.details(), r"question \d+ and answer 1400 tokens, with 5024 "
+                                                     r"kept of the document, .* over 6400")
 
     # Questions.
 

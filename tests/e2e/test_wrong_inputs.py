@@ -36,6 +36,10 @@ def attention(**fields):
     return ask(attention=pb.AttentionOptions(**fields))
 
 
+def prompt_attention(**fields):
+    return ask(prompt="x", question="", attention=pb.AttentionOptions(**fields))
+
+
 def upload(*requests):
     return lambda client: list(client.documents.Upload(iter(requests), timeout=LIMIT_S))
 
@@ -116,13 +120,27 @@ WRONG = {
     "min_p": (sampling(min_p=-0.5), Code.INVALID_ARGUMENT, "sampling.min_p"),
     "repetition_penalty": (sampling(repetition_penalty=-1), Code.INVALID_ARGUMENT,
                            "sampling.repetition_penalty"),
-    "unknown rule": (attention(rule="magic"), Code.INVALID_ARGUMENT, "attention.rule"),
-    "sparse rule": (attention(rule="tca"), Code.UNIMPLEMENTED, "attention.rule"),
-    "keep": (attention(keep=0.5), Code.UNIMPLEMENTED, "attention.keep"),
-    "keep out of range": (attention(keep=-1), Code.INVALID_ARGUMENT, "attention.keep"),
-    "tau": (attention(tau=0.5), Code.UNIMPLEMENTED, "attention.tau"),
-    "evict": (attention(evict=True), Code.UNIMPLEMENTED, "attention.evict"),
-    "selection": (attention(report_selection=True), Code.UNIMPLEMENTED, "report_selection"),
+    "unknown rule": (attention(rule="magic"), Code.INVALID_ARGUMENT,
+                     'attention.rule: "magic", allowed: dense, window, block, pooled, tca'),
+    "keep out of range": (attention(keep=-1), Code.INVALID_ARGUMENT,
+                          "attention.keep: -1, allowed: 0 to 1"),
+    "keep nan": (attention(keep=NAN), Code.INVALID_ARGUMENT, "attention.keep"),
+    "keep of dense": (attention(rule="dense", keep=0.5), Code.INVALID_ARGUMENT,
+                      'attention.keep: 0.5, allowed: 0 with attention.rule "dense"'),
+    "tau out of range": (attention(tau=1.5), Code.INVALID_ARGUMENT,
+                         "attention.tau: 1.5, allowed: 0 to 1"),
+    "tau of dense": (attention(rule="dense", tau=0.5), Code.INVALID_ARGUMENT,
+                     'attention.tau: 0.5, allowed: 0 with attention.rule "dense"'),
+    "evict of a document": (attention(evict=True), Code.INVALID_ARGUMENT,
+                            "attention.evict: true, allowed: only with prompt"),
+    "evict with dense": (prompt_attention(rule="dense", evict=True), Code.INVALID_ARGUMENT,
+                         "attention.evict: true, allowed: only with a sparse attention.rule"),
+    "rule of a prompt": (prompt_attention(rule="pooled"), Code.INVALID_ARGUMENT,
+                         "allowed: only with document_id or attention.evict"),
+    "keep of a prompt": (prompt_attention(keep=0.5), Code.INVALID_ARGUMENT,
+                         "allowed: only with document_id or attention.evict"),
+    "tau of a prompt": (prompt_attention(tau=0.5), Code.INVALID_ARGUMENT,
+                        "allowed: only with document_id or attention.evict"),
     "ask of noise": (raw_bytes("/tca.v1.Generation/Ask", b"\xff\xff\xff"), Code.INVALID_ARGUMENT,
                      ""),
     "question of no UTF-8": (raw_bytes("/tca.v1.Generation/Ask", b"\x12\x04book\x2a\x02\xff\xfe"),
@@ -178,13 +196,15 @@ WRONG = {
     "too many bytes": (headed(total_bytes=2 ** 63), Code.INVALID_ARGUMENT, "total_bytes"),
     "upload rule": (headed(prefill=pb.PrefillOptions(rule="magic")), Code.INVALID_ARGUMENT,
                     "prefill.rule"),
-    "upload sparse rule": (headed(prefill=pb.PrefillOptions(rule="block")), Code.UNIMPLEMENTED,
-                           "prefill.rule"),
-    "upload keep": (headed(prefill=pb.PrefillOptions(keep=0.1)), Code.UNIMPLEMENTED,
-                    "prefill.keep"),
+    "upload keep of dense": (headed(prefill=pb.PrefillOptions(rule="dense", keep=0.1)),
+                             Code.INVALID_ARGUMENT, "header.prefill.keep: 0.1, allowed: 0 with"),
+    "upload keep": (headed(prefill=pb.PrefillOptions(keep=1.1)), Code.INVALID_ARGUMENT,
+                    "header.prefill.keep: 1.1, allowed: 0 to 1"),
     "upload keep nan": (headed(prefill=pb.PrefillOptions(keep=NAN)), Code.INVALID_ARGUMENT,
                         "prefill.keep"),
     "other document": (headed(document_id="book", raw=True), Code.ALREADY_EXISTS, "raw"),
+    "other rule": (headed(document_id="book", prefill=pb.PrefillOptions(rule="block")),
+                   Code.ALREADY_EXISTS, "prefill.rule"),
     "resume of a whole": (headed(document_id="book", resume_offset=5), Code.OUT_OF_RANGE, ""),
 }
 # These make and drop a document of their own, so that clients do not meet: "refused" gets a number.

@@ -39,8 +39,10 @@ static int make(void **state)
 {
     struct fixture *fixture = calloc(1, sizeof(*fixture));
 
+    fixture->admission = (struct admission){
+        .policy = ADMISSION_LRU, .max_tokens = 50000, .max_running = 4, .window_tokens = 1024};
     /* 1000 whole grains: 100 for questions, 900 for documents. */
-    admission_init(&fixture->admission, ADMISSION_LRU, 64 * 1000 + 63, 0.1, 50000, 4);
+    admission_init(&fixture->admission, 64 * 1000 + 63, 0.1);
     *state = fixture;
     return 0;
 }
@@ -180,6 +182,70 @@ static void questions_have_their_own_share(void **state)
     assert_true(admission_question(admission, 64));
 }
 
+static int64_t core(const struct fixture *fixture, double keep, double tau, int64_t tokens)
+{
+    const struct attention attention = {.rule = "pooled", .keep = keep, .tau = tau};
+
+    return admission_core_tokens(&fixture->admission, &attention, tokens);
+}
+
+static void a_core_cache_is_its_share_within_bounds(void **state)
+{
+    const struct fixture *fixture = *state;
+    const struct attention dense = {0};
+
+    assert_int_equal(admission_core_tokens(&fixture->admission, &dense, 100000), 0);
+    assert_int_equal(core(fixture, 0.03, 0.0, 1000000), 30000);
+    assert_int_equal(core(fixture, 0.03, 0.0, 100001), 3001); /* rounded up */
+    assert_int_equal(core(fixture, 0.03, 0.9, 1000000), 60000);
+    /* The least budget: 64 + 1024 + 512. */
+    assert_int_equal(core(fixture, 0.03, 0.0, 32768), 1600);
+    assert_int_equal(core(fixture, 0.03, 0.9, 20000), 1600);
+    assert_int_equal(core(fixture, 0.03, 0.9, 30000), 1800);
+    /* What is over half is read in place. */
+    assert_int_equal(core(fixture, 0.03, 0.0, 3001), 1501);
+    assert_int_equal(core(fixture, 0.9, 0.0, 10001), 5001);
+    assert_int_equal(core(fixture, 0.3, 0.9, 10000), 5000);
+    assert_int_equal(core(fixture, 0.03, 0.0, 1), 1);
+}
+
+static void a_question_holds_its_peak(void **state)
+{
+    const struct fixture *fixture = *state;
+    const struct admission *admission = &fixture->admission;
+
+    assert_int_equal(admission_question_tokens(false, 20, 44, 0), 64);
+    assert_int_equal(admission_question_tokens(false, 20, 45, 0), 128);
+    assert_int_equal(admission_question_tokens(false, 20, 44, 65), 64 + 128);
+    /* The prompt with its answer, the core cache, the answer again. */
+    assert_int_equal(admission_question_tokens(true, 4000, 100, 1600), 4160 + 1600 + 128);
+    assert_int_equal(admission_answer_tokens(admission, false, 20, 0), 6400 - 20);
+    assert_int_equal(admission_answer_tokens(admission, false, 20, 65), 6400 - 128 - 20);
+    assert_true(admission_answer_tokens(admission, false, 20, 6400) <= 0);
+    for (int64_t prompt = 1; prompt < 4800; prompt += 67) {
+        const int64_t answer = admission_answer_tokens(admission, true, prompt, 1600);
+        const int64_t step = ADMISSION_GRAIN_TOKENS;
+
+        assert_true(answer > 0 || admission_round(prompt) + 2 * step > 4800);
+        assert_true(admission_question_tokens(true, prompt, answer, 1600) <= 6400);
+        assert_true(admission_question_tokens(true, prompt, answer + step, 1600) > 6400);
+    }
+}
+
+static void a_question_that_shrinks_makes_room(void **state)
+{
+    struct fixture *fixture = *state;
+    struct admission *admission = &fixture->admission;
+
+    admission_take_question(admission, 64 * 90);
+    assert_false(admission_question(admission, 64 * 11));
+    admission_shrink_question(admission, 64 * 60);
+    assert_true(admission_question(admission, 64 * 70));
+    assert_int_equal(admission->running, 1);
+    admission_give_back_question(admission, 64 * 30);
+    assert_int_equal(admission->question_used, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -193,6 +259,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(memory_that_is_being_freed_is_waited_for, make, clean),
         cmocka_unit_test_setup_teardown(policy_refuse_evicts_nothing, make, clean),
         cmocka_unit_test_setup_teardown(questions_have_their_own_share, make, clean),
+        cmocka_unit_test_setup_teardown(a_core_cache_is_its_share_within_bounds, make, clean),
+        cmocka_unit_test_setup_teardown(a_question_holds_its_peak, make, clean),
+        cmocka_unit_test_setup_teardown(a_question_that_shrinks_makes_room, make, clean),
     };
     return cmocka_run_group_tests_name("admission", tests, NULL, NULL);
 }

@@ -178,34 +178,36 @@ static void history_alternates(void **state)
     expect(fixture, TCA_ERR_INVALID, "history: 1025 turns");
 }
 
-static void sparse_options_are_not_implemented(void **state)
+static void attention_is_read_and_fits_its_source(void **state)
 {
     struct fixture *fixture = *state;
     Tca__V1__AttentionOptions *attention = &fixture->attention;
-    char names[][8] = {"block", "pooled", "tca", "window", "dense", "Dense"};
+    char rule[] = "pooled", wrong[] = "Dense";
 
-    for (size_t i = 0; i < 4; i++) {
-        attention->rule = text(names[i]);
-        expect(fixture, TCA_ERR_UNSUPPORTED, "attention.rule: ");
-    }
-    attention->rule = text(names[4]);
     assert_int_equal(check(fixture), TCA_OK);
-    attention->rule = text(names[5]);
-    expect(fixture, TCA_ERR_INVALID, "attention.rule: \"Dense\", allowed: dense");
-    attention->rule.len = 0;
-    attention->keep = 0.1;
-    expect(fixture, TCA_ERR_UNSUPPORTED, "attention.keep: 0.1");
-    attention->keep = 1.5;
-    expect(fixture, TCA_ERR_INVALID, "attention.keep: 1.5, allowed: 0 to 1");
-    attention->keep = 0.0;
-    attention->tau = 0.9;
-    expect(fixture, TCA_ERR_UNSUPPORTED, "attention.tau");
-    attention->tau = 0.0;
-    attention->evict = true;
-    expect(fixture, TCA_ERR_UNSUPPORTED, "attention.evict");
-    attention->evict = false;
+    assert_null(fixture->request.attention.rule);
+    attention->rule = text(rule);
+    attention->keep = 0.25;
+    attention->tau = 0.5;
     attention->report_selection = 1;
-    expect(fixture, TCA_ERR_UNSUPPORTED, "attention.report_selection");
+    assert_int_equal(check(fixture), TCA_OK);
+    assert_string_equal(fixture->request.attention.rule, "pooled");
+    assert_true(fixture->request.attention.keep == 0.25);
+    assert_true(fixture->request.attention.tau == 0.5);
+    assert_true(fixture->request.attention.reports_selection);
+    assert_false(fixture->request.attention.evicts);
+    attention->evict = 1;
+    expect(fixture, TCA_ERR_INVALID, "attention.evict: true, allowed: only with prompt");
+    fixture->message.source_case = TCA__V1__ASK_REQUEST__SOURCE_PROMPT;
+    fixture->message.prompt = text(fixture->question);
+    fixture->message.question.len = 0;
+    assert_int_equal(check(fixture), TCA_OK);
+    assert_true(fixture->request.attention.evicts);
+    attention->evict = 0;
+    expect(fixture, TCA_ERR_INVALID,
+           "attention.rule: \"pooled\", allowed: only with document_id or");
+    attention->rule = text(wrong);
+    expect(fixture, TCA_ERR_INVALID, "attention.rule: \"Dense\", allowed: dense, window");
 }
 
 int main(void)
@@ -216,7 +218,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(counts_are_bounded, make, clean),
         cmocka_unit_test_setup_teardown(the_source_is_needed_and_whole, make, clean),
         cmocka_unit_test_setup_teardown(history_alternates, make, clean),
-        cmocka_unit_test_setup_teardown(sparse_options_are_not_implemented, make, clean),
+        cmocka_unit_test_setup_teardown(attention_is_read_and_fits_its_source, make, clean),
     };
     return cmocka_run_group_tests_name("ask_request", tests, NULL, NULL);
 }

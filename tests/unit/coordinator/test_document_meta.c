@@ -105,7 +105,9 @@ static void damage_is_refused_with_the_key(void **state)
         {"\"token_count\":8", "\"token_count\":-8", "token_count"},
         {"\"failure\":0", "\"failure\":99", "failure"},
         {"\"keep\":0.5", "\"keep\":\"\"", "keep"},
+        {"\"keep\":0.5", "\"keep\":1.5", "keep"},
         {"\"rule\":\"tca\"", "\"rule\":\"a rule with a long name\"", "rule"},
+        {"\"rule\":\"tca\"", "\"rule\":\"magic\"", "rule"},
         {"}", "", "meta.json"},
     };
 
