@@ -110,6 +110,35 @@ void group_question_progress(struct coordinator *coordinator,
                                question->question_tokens, 0);
 }
 
+void group_question_selection(struct coordinator *coordinator,
+                              const Tca__Control__V1__QuestionSelection *selection)
+{
+    struct question *question = question_of(coordinator, selection->key);
+    Tca__V1__AskEvent__Selection event = TCA__V1__ASK_EVENT__SELECTION__INIT;
+
+    if (question == NULL || question->is_stopping || !question->attention.reports_selection)
+        return;
+    event.layer = selection->layer;
+    event.kv_head = selection->kv_head;
+    event.n_bins = selection->n_bins;
+    event.bins = selection->bins;
+    question_flow_selection(coordinator, question, &event);
+}
+
+void group_question_evicted(struct coordinator *coordinator,
+                            const Tca__Control__V1__QuestionEvicted *evicted)
+{
+    struct question *question = question_of(coordinator, evicted->key);
+    const int64_t kv_tokens =
+        evicted->kv_tokens > INT64_MAX ? INT64_MAX : (int64_t)evicted->kv_tokens;
+
+    if (question == NULL || kv_tokens >= question->kv_tokens)
+        return;
+    admission_shrink_question(&coordinator->admission, question->kv_tokens - kv_tokens);
+    question->kv_tokens = kv_tokens;
+    scheduler_run(coordinator);
+}
+
 static struct answer_token token_of(const Tca__Control__V1__SampledToken *sampled)
 {
     struct answer_token token = {.chosen = {sampled->token_id, sampled->logprob}};

@@ -13,6 +13,10 @@ void group_document_done(struct coordinator *coordinator,
                          const Tca__Control__V1__DocumentDone *done);
 void group_question_progress(struct coordinator *coordinator,
                              const Tca__Control__V1__QuestionProgress *progress);
+void group_question_selection(struct coordinator *coordinator,
+                              const Tca__Control__V1__QuestionSelection *selection);
+void group_question_evicted(struct coordinator *coordinator,
+                            const Tca__Control__V1__QuestionEvicted *evicted);
 void group_question_tokens(struct coordinator *coordinator,
                            const Tca__Control__V1__QuestionTokens *tokens);
 void group_question_done(struct coordinator *coordinator,

@@ -39,6 +39,8 @@ struct question *question_flow_find(const struct coordinator *coordinator, const
 
 /* Events. */
 
+static const char slow_client[] = "the client reads its answer too slowly";
+
 static enum tca_status send_event(struct question *question, Tca__V1__AskEvent *event)
 {
     enum tca_status status;
@@ -104,6 +106,21 @@ void question_flow_document_progress(struct coordinator *coordinator, struct doc
         if (question->document == document && question->state == QUESTION_WAITING)
             question_flow_progress(coordinator, question, document->work_done,
                                    document->token_count, eta_ms);
+}
+
+void question_flow_selection(struct coordinator *coordinator, struct question *question,
+                             Tca__V1__AskEvent__Selection *selection)
+{
+    Tca__V1__AskEvent event = TCA__V1__ASK_EVENT__INIT;
+    enum tca_status status;
+
+    if (question->call == NULL)
+        return;
+    event.body_case = TCA__V1__ASK_EVENT__BODY_SELECTION;
+    event.selection = selection;
+    status = send_event(question, &event);
+    if (status != TCA_OK && status != TCA_ERR_CANCELLED)
+        question_flow_end(coordinator, question, RPC_RESOURCE_EXHAUSTED, slow_client);
 }
 
 /* One Delta: the unsent text, and as many tokens as it takes. */
@@ -180,8 +197,7 @@ void question_flow_flush(struct coordinator *coordinator, struct question *quest
         status = send_delta(question, message);
     free(message);
     if (is_last && status != TCA_OK && status != TCA_ERR_CANCELLED)
-        question_flow_end(coordinator, question, RPC_RESOURCE_EXHAUSTED,
-                          "the client reads its answer too slowly");
+        question_flow_end(coordinator, question, RPC_RESOURCE_EXHAUSTED, slow_client);
 }
 
 /* Tokens. */
@@ -316,8 +332,7 @@ void question_flow_finish(struct coordinator *coordinator, struct question *ques
     if (send_event(question, &event) == TCA_OK)
         reply_ok(question->call);
     else
-        reply_code(question->call, RPC_RESOURCE_EXHAUSTED,
-                   "the client reads its answer too slowly");
+        reply_code(question->call, RPC_RESOURCE_EXHAUSTED, slow_client);
     rpc_call_set_user(question->call, NULL);
     question->call = NULL;
 }

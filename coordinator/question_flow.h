@@ -24,6 +24,11 @@ void question_flow_progress(struct coordinator *coordinator, struct question *qu
 /* The document's prefill goes on: those who wait for it hear of it. */
 void question_flow_document_progress(struct coordinator *coordinator, struct document *document);
 
+/* What one head keeps, for a client that asked. A client that reads so slowly that it cannot be
+ * queued ends. */
+void question_flow_selection(struct coordinator *coordinator, struct question *question,
+                             Tca__V1__AskEvent__Selection *selection);
+
 /* Send what of the answer has not been sent; all of it even to a client that reads slowly. */
 void question_flow_flush(struct coordinator *coordinator, struct question *question, bool is_last);
 /* Send what is left, Finished and OK; then it is gone. */

@@ -318,7 +318,10 @@ static bool take_message(struct coordinator *coordinator, Tca__Control__V1__Work
         group_question_tokens(coordinator, message->question_tokens);
         return is_ready;
     case TCA__CONTROL__V1__WORKER_MESSAGE__BODY_QUESTION_SELECTION:
+        group_question_selection(coordinator, message->question_selection);
+        return is_ready;
     case TCA__CONTROL__V1__WORKER_MESSAGE__BODY_QUESTION_EVICTED:
+        group_question_evicted(coordinator, message->question_evicted);
         return is_ready;
     case TCA__CONTROL__V1__WORKER_MESSAGE__BODY_QUESTION_DONE:
         group_question_done(coordinator, message->question_done);

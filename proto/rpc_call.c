@@ -24,7 +24,7 @@
 #include <string.h>
 
 enum {
-    PENDING_MESSAGES_MAX = 1024,
+    PENDING_MESSAGES_MAX = 8192,
     STATUS_TEXT_BYTES_MAX = 1024, /* clients accept 8 KiB of trailers, and a byte may take three */
     STATUS_DETAILS_BYTES_MAX = 2048,
 };

@@ -55,7 +55,7 @@ void rpc_call_drop(struct rpc_call *call);
 void rpc_call_read_next(struct rpc_call *call);
 
 /* Queue one response message (copied). TCA_ERR_BUSY: the client reads too slowly and over 4 MiB
- * or 1024 messages wait; TCA_ERR_CANCELLED: the call is over; TCA_ERR_RANGE: over 4 MiB. */
+ * or 8192 messages wait; TCA_ERR_CANCELLED: the call is over; TCA_ERR_RANGE: over 4 MiB. */
 enum tca_status rpc_call_send(struct rpc_call *call, const void *data, size_t bytes);
 /* Messages that wait to be written. */
 size_t rpc_call_pending(const struct rpc_call *call);

@@ -465,6 +465,34 @@ class WorkerLink(unittest.TestCase):
         self.assertRegex(caught.exception.details(), r"question \d+ and answer 1400 tokens, with 5024 "
                                                      r"kept of the document, .* over 6400")
 
+    def test_an_evicted_prompt_makes_room(self):
+        group = self.start_ready(capacity=64 * 1000, window=64)
+        text = "word " * 3000
+        tokens = len(self.ids_of(text))
+        peak = sum((part + 63) // 64 * 64 for part in (tokens + 100, 640, 100))
+        self.assertTrue(3200 < peak <= 6400, peak)
+
+        def ask():
+            return self.service.ask(prompt=text, raw=True, max_tokens=100,
+                                    attention=pb.AttentionOptions(evict=True))
+
+        first = self.background(ask)
+        opened, _ = group.take_question()
+        self.assertTrue(opened.evict)
+        self.assertEqual(self.used_by_questions(), peak)
+        second = self.background(ask)
+        while self.service.info().waiting == 0:
+            pass
+        group.send(question_evicted=control.QuestionEvicted(key=opened.key, kv_tokens=768))
+        other, _ = group.take_question()
+        self.assertEqual(self.used_by_questions(), peak + 768)
+        group.send(question_evicted=control.QuestionEvicted(key=other.key, kv_tokens=1 << 63))
+        group.send(question_evicted=control.QuestionEvicted(key=99, kv_tokens=0))
+        for key, asked in ((opened.key, first), (other.key, second)):
+            group.question_done(key, kept_share=0.25)
+            self.assertEqual(asked().usage.kept_share, 0.25)
+        self.assertEqual(self.used_by_questions(), 0)
+
     # Questions.
 
     def question_over(self, group, **fields):
@@ -561,6 +589,38 @@ class WorkerLink(unittest.TestCase):
         answer = service.Answer(list(call))
         self.assertEqual(answer.text, " word" * count)
         self.assertEqual(answer.token_ids, word * count)
+
+    def test_selections_reach_the_client_that_asked(self):
+        group = self.start_ready()
+        heads = 3000  # more than any model has
+        uploaded = self.background(lambda: self.service.upload(b"Some text.", document_id="book"))
+        group.serve_document()
+        uploaded()
+        for asks in (True, False):
+            call = self.service.ask_stream("book", "Who?", attention=pb.AttentionOptions(
+                rule="pooled", report_selection=asks))
+            opened, _ = group.take_question()
+            self.assertEqual(opened.report_selection, asks)
+            for head in range(heads):
+                group.send(question_selection=control.QuestionSelection(
+                    key=opened.key, layer=head // 8, kv_head=head % 8,
+                    bins=[(head + part) % 300 for part in range(256)]))
+            group.tokens(opened.key, self.ids_of("The end."))
+            group.question_done(opened.key)
+            group.send(question_selection=control.QuestionSelection(key=opened.key))  # too late
+            while self.service.info().running > 0:
+                pass  # nobody reads meanwhile
+            answer = service.Answer(list(call))
+            self.assertEqual(answer.text, "The end.")
+            selections = [event.selection for event in answer.events
+                          if event.WhichOneof("body") == "selection"]
+            self.assertEqual([8 * selection.layer + selection.kv_head for selection in selections],
+                             list(range(heads)) if asks else [])
+            for head, selection in enumerate(selections):
+                self.assertEqual(list(selection.bins),
+                                 [(head + part) % 300 for part in range(256)])
+            kinds = [kind for kind in answer.kinds if kind != "heartbeat"]
+            self.assertEqual(kinds[-2:], ["delta", "finished"])
 
     def test_a_question_that_waits_keeps_the_client_s_deadline(self):
         group = self.start_ready(max_running=1)
