@@ -3,7 +3,7 @@
 # and two workers on the CPU, uploads a long text with planted facts, asks for three of them, and
 # stops everything. Usage: launch/quickstart.sh [SEED]
 #
-# Exit 0 only if two ranks were there, the text has 16,000 tokens or more and every answer is right.
+# Exit 0 only if two ranks were there, the text has 48,000 tokens or more and every answer is right.
 # Another SEED gives another text and other facts. Nothing stays behind but the build folder.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -67,11 +67,11 @@ echo "   $(seconds_since "$start")"
 [ "$("$bin/tca" info | grep -cE '^[0-9]+ +READY')" -eq 2 ] || fail "there are not two ranks"
 
 echo "== upload a text with planted facts"
-python3 tests/support/corpus.py --bytes 60000 --facts 3 --seed "$seed" --out "$work/text.txt" \
+python3 tests/support/corpus.py --bytes 180000 --facts 3 --seed "$seed" --out "$work/text.txt" \
     --questions "$work/questions.json"
 "$bin/tca" put "$work/text.txt" --id quickstart >/dev/null
 tokens=$("$bin/tca" --json get quickstart | sed 's/.*"token_count": *"\([0-9]*\)".*/\1/')
-[ "$tokens" -ge 16000 ] || fail "the text has only $tokens tokens"
+[ "$tokens" -ge 48000 ] || fail "the text has only $tokens tokens"
 
 right=0
 while IFS=$'\t' read -r question expected; do
