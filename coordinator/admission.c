@@ -7,6 +7,9 @@
  * workers' kernels/select.h has the same. */
 enum { SINK_TOKENS = 64, LEAST_FREE_TOKENS = 512 };
 
+/* With tau a question may take a 4th of the pool for its core cache. */
+enum { TAU_POOL_PART = 4 };
+
 int64_t admission_round(int64_t tokens)
 {
     return (tokens + ADMISSION_GRAIN_TOKENS - 1) / ADMISSION_GRAIN_TOKENS * ADMISSION_GRAIN_TOKENS;
@@ -130,14 +133,16 @@ int64_t admission_core_tokens(const struct admission *admission, const struct at
                               int64_t tokens)
 {
     const int64_t least = SINK_TOKENS + admission->window_tokens + LEAST_FREE_TOKENS;
-    const int64_t most = (tokens + 1) / 2;
+    const int64_t most = attention->evicts ? tokens : (tokens + 1) / 2;
     int64_t core;
 
     if (attention->rule == NULL)
         return 0;
     core = (int64_t)ceil(attention->keep * (double)tokens);
     if (attention->tau > 0.0)
-        core *= 2;
+        core = 2 * core > admission->question_pool / TAU_POOL_PART
+                   ? 2 * core
+                   : admission->question_pool / TAU_POOL_PART;
     if (core < least)
         core = least;
     return core < most ? core : most;

@@ -98,5 +98,6 @@ enum tca_status question_measure(struct question *question, struct token_ids *to
     question->document_tokens = document_tokens;
     question->max_tokens = max_tokens;
     question->kv_tokens = kv_tokens;
+    question->core_tokens = core;
     return TCA_OK;
 }

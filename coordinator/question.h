@@ -45,7 +45,8 @@ struct question {
     struct token_ids tokens; /* owned; until the group has them */
     int64_t question_tokens;
     int64_t document_tokens;
-    int64_t kv_tokens; /* reserved while the group has it; less after an eviction */
+    int64_t kv_tokens;   /* reserved while the group has it; less after an eviction */
+    int64_t core_tokens; /* of them, for its core cache */
 
     struct answer answer;                                       /* owned */
     uint64_t sequence;                                          /* of the last event sent */

@@ -152,8 +152,10 @@ static size_t end_tokens(const struct coordinator *coordinator,
     return count;
 }
 
-static void fill_attention(const struct attention *attention, Tca__Control__V1__QuestionOpen *open)
+static void fill_attention(const struct question *question, Tca__Control__V1__QuestionOpen *open)
 {
+    const struct attention *attention = &question->attention;
+
     if (attention->rule == NULL)
         return;
     open->rule = message_text(attention->rule);
@@ -161,6 +163,8 @@ static void fill_attention(const struct attention *attention, Tca__Control__V1__
     open->tau = attention->tau;
     open->evict = attention->evicts;
     open->report_selection = attention->reports_selection;
+    if (attention->tau > 0.0)
+        open->core_tokens = (uint64_t)question->core_tokens;
 }
 
 void worker_link_open_question(struct coordinator *coordinator, const struct question *question)
@@ -186,7 +190,7 @@ void worker_link_open_question(struct coordinator *coordinator, const struct que
     open.seed = question->sampling.seed;
     open.logprobs = (uint32_t)question->logprobs;
     open.report_logprobs = question->logprobs > 0;
-    fill_attention(&question->attention, &open);
+    fill_attention(question, &open);
     message.body_case = TCA__CONTROL__V1__COORDINATOR_MESSAGE__BODY_QUESTION_OPEN;
     message.question_open = &open;
     send(link, &message);

@@ -418,6 +418,7 @@ static void open_question(const Tca__Control__V1__QuestionOpen *open, struct eng
         engine_refuse_question(engine, open->key, status, error.text);
         return;
     }
+    params.sparsity.core_tokens = clamped(open->core_tokens);
     params.evicts = open->evict != 0;
     params.reports_selection = open->report_selection != 0;
     if (open->n_end_token > QUESTION_END_TOKENS_MAX) {

@@ -4,7 +4,7 @@
 #include <string.h>
 
 /* Matrix kernels read whole tiles of rows. */
-enum { ROOM_GRANULE = 128, TABLE_ALIGNMENT = 64, RESIZE_FACTOR = 2 };
+enum { ROOM_GRANULE = 128, TABLE_ALIGNMENT = 64 };
 
 static int64_t min_i64(int64_t a, int64_t b)
 {
@@ -21,19 +21,20 @@ static int64_t room_of(const struct core_cache *core, int64_t budget)
 {
     const int64_t tokens = core->budgets.tokens;
     const int64_t most = core->options.copies_all ? tokens : tokens / 2;
-    int64_t rows = budget;
+    const int64_t admitted = core->options.room_rows;
 
-    if (rows > most)
+    if (budget > most)
         return core->options.copies_all ? tokens : 0;
-    if (core->options.tau > 0.0)
-        rows = min_i64(RESIZE_FACTOR * rows, most);
-    return rows;
+    if (core->options.tau == 0.0)
+        return budget;
+    return admitted > 0 && admitted < most ? admitted : most;
 }
 
 static void lay_rooms(struct core_cache *core)
 {
     for (size_t at = 0; at < heads_of(core); at++) {
         core->room[at] = room_of(core, core->budgets.rows[at]);
+        core->budgets.rows[at] = min_i64(core->budgets.rows[at], core->room[at]);
         if (core->room[at] > 0)
             continue;
         core->budgets.rows[at] = 0;

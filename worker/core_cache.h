@@ -21,7 +21,8 @@ enum {
 
 struct core_cache_options {
     int q_heads;           /* of this rank */
-    double tau;            /* rooms leave space to resize a head once; 0: none */
+    double tau;            /* heads below are resized once; 0: off */
+    int64_t room_rows;     /* with tau: of every head that has a room; 0: half of the document */
     bool copies_all;       /* the document goes away: nothing is read in place */
     int64_t refresh_every; /* tokens of the answer until it selects again; 0: never */
     bool has_bins;

@@ -6,6 +6,7 @@ static enum tca_status open_core(struct sequence *sequence, const struct sequenc
 {
     const struct core_cache_options options = {.q_heads = host->q_heads,
                                                .tau = open->sparsity.tau,
+                                               .room_rows = open->sparsity.core_tokens,
                                                .copies_all = open->is_base_leaving,
                                                .refresh_every =
                                                    open->is_base_leaving ? 0 : host->refresh_every,

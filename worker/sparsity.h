@@ -10,8 +10,9 @@
 
 struct sparsity {
     struct select_method method;
-    double keep; /* mean share over layers and KV heads, in (0, 1] */
-    double tau;  /* attention mass that every head is to keep; 0: budgets follow `keep` */
+    double keep;         /* mean share over layers and KV heads, in (0, 1] */
+    double tau;          /* attention mass that every head is to keep; 0: budgets follow `keep` */
+    int64_t core_tokens; /* with tau: most rows of a head's core cache; 0: half of the document */
     int64_t dense_below_tokens; /* of a document: chunks that begin before are dense */
 };
 

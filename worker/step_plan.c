@@ -6,7 +6,7 @@
 
 /* Wire form: header {magic u32, end u32, number u64, top_count u32, closes u32, opens u32,
  * items u32, tokens u32}, then closes {slot u32}, opens {slot u32, base u32, capacity u64,
- * base_tokens u64, rule u32, redundancy u32, flags u32, keep f64, tau f64, dense_below u64},
+ * base_tokens u64, rule u32, redundancy u32, flags u32, keep f64, tau f64, core u64, dense_below u64},
  * items {slot u32, tokens u32, own_rows u64, logits u32, selects u32}, token ids u32. */
 static const uint32_t step_magic = 0x50414354; /* "TCAP" */
 
@@ -81,7 +81,7 @@ static void put_u64(struct bytes *out, uint64_t value)
     put_u32(out, (uint32_t)(value >> 32));
 }
 
-enum { HEADER_BYTES = 36, CLOSE_BYTES = 4, OPEN_BYTES = 60, ITEM_BYTES = 24, TOKEN_BYTES = 4 };
+enum { HEADER_BYTES = 36, CLOSE_BYTES = 4, OPEN_BYTES = 68, ITEM_BYTES = 24, TOKEN_BYTES = 4 };
 
 enum { OPEN_OBSERVES_LAST = 1, OPEN_BASE_LEAVES = 2, OPEN_REPORTS = 4, OPEN_FLAGS_END = 8 };
 
@@ -108,6 +108,7 @@ static void put_open(struct bytes *out, const struct step_open *open)
                      (open->reports_selection ? OPEN_REPORTS : 0U));
     put_f64(out, sparsity->keep);
     put_f64(out, sparsity->tau);
+    put_u64(out, (uint64_t)sparsity->core_tokens);
     put_u64(out, (uint64_t)sparsity->dense_below_tokens);
 }
 
@@ -232,10 +233,12 @@ static enum tca_status read_sparsity(struct reader *reader, struct step_open *op
     open->reports_selection = (flags & OPEN_REPORTS) != 0;
     sparsity->keep = get_f64(reader);
     sparsity->tau = get_f64(reader);
+    sparsity->core_tokens = (int64_t)get_u64(reader);
     sparsity->dense_below_tokens = (int64_t)get_u64(reader);
     if (rule >= SELECT_RULE_COUNT || redundancy > SELECT_REDUNDANCY_MASS ||
         flags >= OPEN_FLAGS_END || !(sparsity->keep >= 0.0 && sparsity->keep <= 1.0) ||
-        !(sparsity->tau >= 0.0 && sparsity->tau <= 1.0) || sparsity->dense_below_tokens < 0)
+        !(sparsity->tau >= 0.0 && sparsity->tau <= 1.0) || sparsity->core_tokens < 0 ||
+        sparsity->dense_below_tokens < 0)
         return tca_fail(error, TCA_ERR_INVALID,
                         "step plan: opens slot %d with rule %u, redundancy %u, flags %u, keep %g, "
                         "tau %g",

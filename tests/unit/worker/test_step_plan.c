@@ -30,6 +30,7 @@ static void fill(struct step_plan *plan)
         .sparsity = {.method = {SELECT_TCA, SELECT_REDUNDANCY_MASS, .observes_last = true},
                      .keep = 0.03,
                      .tau = 0.9,
+                     .core_tokens = 70000,
                      .dense_below_tokens = 8192}};
     assert_int_equal(step_plan_add_open(plan, &open), TCA_OK);
     assert_int_equal(step_plan_add_item(plan, &first, ids), TCA_OK);
