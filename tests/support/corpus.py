@@ -111,11 +111,12 @@ def _read_text(path):
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 
-def _list_files(roots, name):
+def _list_files(roots, name, accept):
     paths = []
     for root in roots:
         for folder, _, files in os.walk(root):
-            paths += [os.path.join(folder, file) for file in files if name.fullmatch(file)]
+            found = [os.path.join(folder, file) for file in files if name.fullmatch(file)]
+            paths += [path for path in found if accept(path[len(root):].lstrip("/"))]
     return sorted(path for path in paths if os.path.isfile(path) and not os.path.islink(path))
 
 
@@ -147,7 +148,7 @@ def _pieces_of(paths, rng):
                 yield text[start:end].strip() + "\n\n"
 
 
-def _pieces(kind, seed, roots):
+def _pieces(kind, seed, roots, accept):
     prose = (roots or PROSE_ROOTS, PROSE_NAME)
     records = (roots or PROSE_ROOTS, RECORD_NAME)
     code = (roots or CODE_ROOTS, CODE_NAME)
@@ -155,7 +156,8 @@ def _pieces(kind, seed, roots):
     found = False
     while True:
         for index, (folders, name) in enumerate(groups):
-            for piece in _pieces_of(_list_files(folders, name), random.Random(f"{seed}/{index}")):
+            files = _list_files(folders, name, accept)
+            for piece in _pieces_of(files, random.Random(f"{seed}/{index}")):
                 found = True
                 yield piece
         if not found:
@@ -163,10 +165,11 @@ def _pieces(kind, seed, roots):
 
 
 class Filler:
-    """A text that is extended on demand and always starts the same for one seed."""
+    """A text that is extended on demand and always starts the same for one seed. `accept` chooses
+    files by their path below their root."""
 
-    def __init__(self, seed=0, kind="prose", roots=()):
-        self.source = _pieces(kind, seed, tuple(roots))
+    def __init__(self, seed=0, kind="prose", roots=(), accept=lambda path: True):
+        self.source = _pieces(kind, seed, tuple(roots), accept)
         self.parts = []
         self.byte_count = 0
 
@@ -197,7 +200,7 @@ def _make_value(rng):
     return rng.choice(WORDS)
 
 
-def make_facts(count, seed=0, depths=None):
+def make_facts(count, seed=0, depths=None, templates=TEMPLATES):
     """`count` facts with distinct keys; at `depths`, or spread evenly over the document."""
     rng = random.Random(f"{seed}/facts")
     if depths is None:
@@ -205,7 +208,7 @@ def make_facts(count, seed=0, depths=None):
     if len(depths) != count or any(not 0 <= depth <= 1 for depth in depths):
         raise ValueError(f"{count} depths between 0 and 1 are needed, got {depths}")
     facts, used = [], set()
-    order = list(TEMPLATES)
+    order = list(templates)
     for index, depth in enumerate(sorted(depths)):
         if index % len(order) == 0:
             rng.shuffle(order)
@@ -227,7 +230,8 @@ def plant(text, facts):
     chosen = []
     for fact in facts:
         wanted = fact.depth * len(text)
-        free = [place for place in places if place not in chosen] or places
+        taken = set(chosen)
+        free = [place for place in places if place not in taken] or places
         chosen.append(min(free, key=lambda place: abs(place - wanted)))
     parts, start, offset = [], 0, 0
     for place, fact in sorted(zip(chosen, facts), key=lambda pair: pair[0]):
