@@ -2,7 +2,9 @@
 #include "base/clock.h"
 #include "client/commands.h"
 #include "client/format.h"
+#include "client/heatmap.h"
 #include "client/input.h"
+#include "client/output_file.h"
 #include "client/session.h"
 #include "proto/message.h"
 
@@ -20,6 +22,9 @@ struct answer {
     struct bytes logprobs; /* lines for stderr after the answer; owned */
     char usage[10][96];    /* parts of the closing line */
     size_t usage_parts;
+    struct heatmap *heatmap; /* to collect selections in; NULL: not wanted */
+    enum tca_status heatmap_status;
+    struct tca_error heatmap_error;
 };
 
 /* Every part of a request that must live as long as it. */
@@ -57,6 +62,7 @@ static enum tca_status ask_init(struct ask *ask, const struct client_options *op
     ask->attention.keep = options->keep;
     ask->attention.tau = options->tau;
     ask->attention.evict = options->evict;
+    ask->attention.report_selection = options->heatmap != NULL;
     ask->request.attention = &ask->attention;
     ask->request.raw = options->raw;
     ask->request.parse_special = options->parse_special;
@@ -177,6 +183,20 @@ static void take_usage(struct answer *answer, const Tca__V1__AskEvent__Finished 
         add_usage(answer, "seed %" PRIu64, answer->seed);
 }
 
+/* What the heatmap is made of. */
+static void collect_event(struct answer *answer, const Tca__V1__AskEvent *event)
+{
+    const Tca__V1__AskEvent__Selection *selection = event->selection;
+
+    if (event->body_case == TCA__V1__ASK_EVENT__BODY_ACCEPTED)
+        answer->heatmap->document_tokens = event->accepted->document_tokens;
+    else if (event->body_case == TCA__V1__ASK_EVENT__BODY_SELECTION &&
+             answer->heatmap_status == TCA_OK)
+        answer->heatmap_status =
+            heatmap_add(answer->heatmap, selection->layer, selection->kv_head, selection->bins,
+                        selection->n_bins, &answer->heatmap_error);
+}
+
 static void show_event(struct answer *answer, const Tca__V1__AskEvent *event)
 {
     if (answer->session->is_json) {
@@ -218,25 +238,80 @@ static void show_end(struct answer *answer)
         fprintf(stderr, "]\n");
 }
 
-static int run(struct session *session, const Tca__V1__AskRequest *request)
+static int ask_and_show(struct answer *answer, const Tca__V1__AskRequest *request)
 {
-    struct answer answer = {
-        .session = session, .is_heard = true, .is_sampled = request->sampling->temperature > 0};
     void *event;
     struct call call;
 
-    if (!call_request(&call, session, "/tca.v1.Generation/Ask", &request->base))
+    if (!call_request(&call, answer->session, "/tca.v1.Generation/Ask", &request->base))
         return EXIT_REFUSED;
     while ((event = call_receive(&call, &tca__v1__ask_event__descriptor)) != NULL) {
-        if (answer.is_heard)
-            show_event(&answer, event);
-        if (!answer.is_heard)
+        if (answer->heatmap != NULL)
+            collect_event(answer, event);
+        if (answer->is_heard)
+            show_event(answer, event);
+        if (!answer->is_heard)
             call_cancel(&call); /* which ends the question on the server */
         message_free(event);
     }
-    show_end(&answer);
-    bytes_free(&answer.logprobs);
+    show_end(answer);
+    bytes_free(&answer->logprobs);
     return call_finish(&call);
+}
+
+/* Into the file, or away with it: there is a picture only of an answer that selected. */
+static int finish_heatmap(struct answer *answer, const Tca__V1__AskRequest *request,
+                          struct output_file *file, int code)
+{
+    const struct heatmap_caption caption = {
+        .question = request->question.data,
+        .question_bytes = request->question.len,
+        /* As message_text made them: with their NUL. */
+        .document_id = (const char *)request->document_id.data,
+        .rule = (const char *)request->attention->rule.data,
+    };
+    struct bytes svg = {0};
+    enum tca_status status = answer->heatmap_status;
+
+    if (code != EXIT_DONE || (status == TCA_OK && answer->heatmap->count == 0)) {
+        if (code == EXIT_DONE)
+            fprintf(stderr, "tca: %s: not written, the answer read all of the document\n",
+                    file->path);
+        output_file_discard(file);
+        return code;
+    }
+    if (status == TCA_OK) {
+        status = heatmap_draw(answer->heatmap, &caption, &svg);
+        if (status != TCA_OK)
+            tca_fail(&answer->heatmap_error, status, "%s: %s", file->path, tca_status_text(status));
+    }
+    if (status == TCA_OK)
+        status = output_file_commit(file, &svg, &answer->heatmap_error);
+    else
+        output_file_discard(file);
+    bytes_free(&svg);
+    return status == TCA_OK ? code : session_fail_here(answer->session, answer->heatmap_error.text);
+}
+
+static int run(struct session *session, const Tca__V1__AskRequest *request,
+               const char *heatmap_path)
+{
+    struct answer answer = {
+        .session = session, .is_heard = true, .is_sampled = request->sampling->temperature > 0};
+    struct heatmap heatmap = {0};
+    struct output_file file;
+    struct tca_error error = {0};
+    int code;
+
+    if (heatmap_path == NULL)
+        return ask_and_show(&answer, request);
+    if (output_file_open(&file, heatmap_path, &error) != TCA_OK)
+        return session_fail_here(session, error.text);
+    answer.heatmap = &heatmap;
+    code = ask_and_show(&answer, request);
+    code = finish_heatmap(&answer, request, &file, code);
+    heatmap_free(&heatmap);
+    return code;
 }
 
 static int ask_run(struct session *session, const struct client_options *options,
@@ -263,7 +338,7 @@ static int ask_run(struct session *session, const struct client_options *options
             ask.request.source_case = TCA__V1__ASK_REQUEST__SOURCE_PROMPT;
             ask.request.prompt = field;
         }
-        code = run(session, &ask.request);
+        code = run(session, &ask.request, options->heatmap);
     }
     ask_free(&ask);
     return code;

@@ -63,6 +63,10 @@ static const struct setting ask_rows[] = {
     ROW(evict, .name = "evict",
         .help = "keep so much of the prompt, and free the other tokens' KV before the answer"),
     ROW(no_wait, .name = "no-wait", .help = "refuse rather than wait for a document's prefill"),
+    /* The last: generate takes all but this. */
+    ROW(heatmap, .name = "heatmap", .metavar = "FILE",
+        .help = "draw which parts of the document each layer and head kept, as SVG; not written, "
+                "with exit code 0, when a dense answer kept all"),
 };
 
 static const struct setting tokenize_rows[] = {
@@ -81,8 +85,8 @@ static const struct command commands[] = {
             .summary = "upload a document and wait until it is ready (- is stdin)"),
     COMMAND(ask, WITH(ask_rows), .synopsis = "ID QUESTION", .arguments = 2,
             .summary = "ask a question about a document (- is stdin)"),
-    COMMAND(generate, WITH(ask_rows), .synopsis = "PROMPT", .arguments = 1,
-            .summary = "answer a prompt without a document (- is stdin)"),
+    COMMAND(generate, .rows = ask_rows, .row_count = COUNT(ask_rows) - 1, .synopsis = "PROMPT",
+            .arguments = 1, .summary = "answer a prompt without a document (- is stdin)"),
     COMMAND(ls, .summary = "list the documents"),
     COMMAND(get, .synopsis = "ID", .arguments = 1, .summary = "show one document"),
     COMMAND(watch, .synopsis = "ID", .arguments = 1,

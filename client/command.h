@@ -39,6 +39,7 @@ struct client_options {
     bool no_wait; /* ask */
     double tau;
     bool evict;
+    char *heatmap; /* ask, not generate: a prompt is no document */
 
     bool parse_special; /* ask, generate, tokenize */
 };

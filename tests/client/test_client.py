@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import random
+import resource
 import select
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import tempfile
 import threading
 import time
 import unittest
+import xml.etree.ElementTree
 
 from fake_server import Server, environment, grpc, pb
 
@@ -26,6 +28,12 @@ WAIT_S = 60  # a deadline, not a measurement
 
 def random_bytes(count):
     return random.Random(7).randbytes(count)
+
+
+def current_umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def document(state="READY", **fields):
@@ -295,6 +303,97 @@ class ClientTest(unittest.TestCase):
         self.server.handlers["Generation/Ask"] = ask
         _, err = self.run_tca("ask", "book", "?", "--logprobs", "2")
         self.assertEqual(err, "5 -0.5000 : 5 -0.5000 6 -1.2500\n[LENGTH]\n")
+
+    # ask --heatmap
+
+    def selecting_answer(self, *selections, tokens=1024, code=None):
+        self.asked = []
+
+        def ask(request, context):
+            self.asked.append(request)
+            yield pb.AskEvent(accepted={"request_id": "r", "document_tokens": tokens})
+            for layer, kv_head, bins in selections:
+                yield pb.AskEvent(selection={"layer": layer, "kv_head": kv_head, "bins": bins})
+            yield pb.AskEvent(delta={"text": "x"})
+            if code is not None:
+                context.abort(code, "no more")
+            yield pb.AskEvent(finished={"reason": "EOS"})
+
+        self.server.handlers["Generation/Ask"] = ask
+
+    def ask_heatmap(self, path, question="Why?", *words, code=0):
+        out, err = self.run_tca("ask", "book", question, "--heatmap", path, *words, code=code)
+        self.assertEqual(os.listdir(self.folder.name), [name for name in ("map.svg",) if os.path.exists(path)])
+        return out, err
+
+    def test_heatmap_draws_what_each_head_kept(self):
+        columns = [0] * 128 + [2] * 64 + [4] * 64
+        self.selecting_answer((1, 0, columns), (0, 1, [4] * 256), (0, 0, [1] + [0] * 255))
+        path = os.path.join(self.folder.name, "map.svg")
+        question = "Why <&>\n\"\x1b\ufffe\u00e9?" + " and" * 100
+        out, err = self.ask_heatmap(path, question, "--rule", "pooled")
+        self.assertEqual((out, err), ("x\n", "[EOS]\n"))
+        self.assertTrue(self.asked[0].attention.report_selection)
+        svg = xml.etree.ElementTree.parse(path).getroot()
+        name = "{http://www.w3.org/2000/svg}"
+        texts = [element.text for element in svg.iter(name + "text")]
+        shown = "Why <&> \"\\x1b\ufffd\u00e9?" + " and" * 100
+        self.assertEqual(texts[0], shown[:84] + "\u2026")
+        self.assertEqual(texts[1], "book, 1,024 tokens, rule pooled: kept 45.9 % (a head 0.1 to 100.0 %)")
+        for label in ("0.0", "0.1", "1.0", "0.1 %", "100.0 %", "37.5 %", "kept of a column's 4 tokens", "1,000"):
+            self.assertIn(label, texts)
+        self.assertEqual([element.text for element in svg.iter(name + "title")][1:],
+                         ["layer 0, head 0: kept 0.10 %", "layer 0, head 1: kept 100.00 %",
+                          "layer 1, head 0: kept 37.50 %"])
+        paths = [element.get("d") for element in svg.iter(name + "path") if element.get("fill")]
+        self.assertEqual(paths, ["M0 0h1v1h-1z", "M128 2h64v1h-64z", "M0 1h256v1h-256zM192 2h64v1h-64z"])
+        self.assertEqual(os.stat(path).st_mode & 0o777, 0o666 & ~current_umask())
+
+    def test_heatmap_goes_with_json(self):
+        self.selecting_answer((0, 0, [4] * 256))
+        path = os.path.join(self.folder.name, "map.svg")
+        out, err = self.ask_heatmap(path, "Why?", "--json")
+        self.assertEqual(len(out.splitlines()), 4)
+        self.assertTrue(os.path.exists(path))
+
+    def test_heatmap_of_a_dense_answer_is_not_written(self):
+        self.selecting_answer()
+        path = os.path.join(self.folder.name, "map.svg")
+        out, err = self.ask_heatmap(path)
+        self.assertEqual(out, "x\n")
+        self.assertIn(f"tca: {path}: not written, the answer read all of the document\n", err)
+        self.assertFalse(os.path.exists(path))
+
+    def test_heatmap_of_a_failed_answer_leaves_the_old_file(self):
+        path = self.file(b"old", "map.svg")
+        self.selecting_answer((0, 0, [4] * 256), code=grpc.StatusCode.ABORTED)
+        self.assertIn("tca: ABORTED: no more", self.ask_heatmap(path, code=1)[1])
+        self.selecting_answer((0, 0, [4] * 3))
+        self.assertIn("layer 0, head 0: 3 bins, allowed: 256", self.ask_heatmap(path, code=1)[1])
+        with open(path, "rb") as file:
+            self.assertEqual(file.read(), b"old")
+
+    def test_heatmap_that_finds_no_room_leaves_the_old_file(self):
+        path = self.file(b"old", "map.svg")
+        self.selecting_answer((0, 0, [4] * 256))
+        # Signals as in Python, which ignores SIGXFSZ: the write fails instead.
+        process = self.start("ask", "book", "Why?", "--heatmap", path, restore_signals=False,
+                             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)))
+        out, err = process.communicate(timeout=WAIT_S)
+        self.assertEqual((process.returncode, out), (1, b"x\n"))
+        self.assertIn(f"tca: {path}: File too large\n".encode(), err)
+        self.assertEqual(os.listdir(self.folder.name), ["map.svg"])
+        with open(path, "rb") as file:
+            self.assertEqual(file.read(), b"old")
+
+    def test_heatmap_names_a_file_that_cannot_be_written_before_it_asks(self):
+        self.selecting_answer((0, 0, [4] * 256))
+        for path, part in (("/nowhere/map.svg", "No such file or directory"),
+                           (self.folder.name, "not a regular file"), ("/dev/null", "not a regular file")):
+            self.assertEqual(self.run_tca("ask", "book", "Why?", "--heatmap", path, code=1),
+                             ("", f"tca: {path}: {part}\n"))
+        self.assertEqual((self.asked, os.listdir(self.folder.name)), ([], []))
+        self.assertIn("heatmap", self.run_tca("generate", "x", "--heatmap", "f", code=2)[1])
 
     def endless_answer(self):
         is_cancelled = threading.Event()
