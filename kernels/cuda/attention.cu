@@ -11,7 +11,12 @@
 
 #include <math.h>
 
-enum { KEYS = ATTENTION_KEY_TILE, LANES = 32, PIECE = 8 /* elements of 16 bytes */ };
+enum {
+    KEYS = ATTENTION_KEY_TILE,
+    SEGMENTS = ATTENTION_SEGMENTS_MAX,
+    LANES = 32,
+    PIECE = 8 /* elements of 16 bytes */
+};
 
 /* DIM: head_dim rounded up to what is compiled; ROW_TILES: of 16 rows, of a warp; ROW_WARPS share
  * the rows, KEY_WARPS the keys of a tile. */
@@ -40,8 +45,14 @@ struct work {
     int rows; /* of the tile that exist */
     int split;
     int tile;
-    int64_t begin[2], end[2]; /* keys of each segment */
-    int tiles[2];             /* of keys */
+    int64_t begin[SEGMENTS], end[SEGMENTS]; /* keys of each segment */
+    int tiles[SEGMENTS];                    /* of keys */
+};
+
+/* A tile of keys: which segment's, and its first key there. */
+struct key_tile {
+    int segment;
+    int64_t first;
 };
 
 static __device__ __forceinline__ int64_t visible_rows(const attention_unit &unit, int segment,
@@ -79,7 +90,8 @@ template <class T> static __device__ work find_work(const attention_launch &laun
     int64_t begin = w.split * w.unit->split_keys;
     int64_t end = begin + w.unit->split_keys;
     int64_t before = 0; /* keys of the segments already seen */
-    for (int s = 0; s < 2; s++) {
+#pragma unroll
+    for (int s = 0; s < SEGMENTS; s++) {
         w.begin[s] = w.end[s] = 0;
         w.tiles[s] = 0;
         if (s >= w.unit->segments)
@@ -91,6 +103,31 @@ template <class T> static __device__ work find_work(const attention_launch &laun
         before += w.unit->segment[s].rows;
     }
     return w;
+}
+
+/* Tile `index` of the block's range, whose segments are put end to end. */
+static __device__ __forceinline__ key_tile find_tile(const work &w, int index)
+{
+    key_tile tile = {0, w.begin[0]};
+
+#pragma unroll
+    for (int s = 1; s < SEGMENTS; s++)
+        if (index >= w.tiles[s - 1] && tile.segment == s - 1) {
+            index -= w.tiles[s - 1];
+            tile = {s, w.begin[s]};
+        }
+    tile.first += (int64_t)index * KEYS;
+    return tile;
+}
+
+static __device__ __forceinline__ int64_t segment_end(const work &w, int segment)
+{
+    int64_t end = w.end[0];
+
+#pragma unroll
+    for (int s = 1; s < SEGMENTS; s++)
+        end = segment == s ? w.end[s] : end;
+    return end;
 }
 
 /* Where piece `piece` of row `row` lies in a swizzled tile of DIM columns. */
@@ -131,18 +168,16 @@ static __device__ void load_queries(uint16_t *tile, const work &w, const attenti
     }
 }
 
-/* Start the copy of key tile `index` of the block's range. */
+/* Start the copy of a tile of keys. */
 template <class T>
-static __device__ __forceinline__ void load_stage(uint16_t *stage, const work &w, int index,
-                                                  int head_dim)
+static __device__ __forceinline__ void load_stage(uint16_t *stage, const work &w,
+                                                  const key_tile &tile, int head_dim)
 {
-    int s = index >= w.tiles[0];
-    const attention_unit_segment &segment = w.unit->segment[s];
-    int64_t first = w.begin[s] + (int64_t)(s ? index - w.tiles[0] : index) * KEYS;
-    int rows = (int)min(w.end[s] - first, (int64_t)KEYS);
+    const attention_unit_segment &segment = w.unit->segment[tile.segment];
+    int rows = (int)min(segment_end(w, tile.segment) - tile.first, (int64_t)KEYS);
     int64_t head =
         segment.head_offsets ? segment.head_offsets[w.kv_head] : w.kv_head * segment.head_stride;
-    int64_t at = head + first * head_dim;
+    int64_t at = head + tile.first * head_dim;
 
     load_keys<T>(stage, segment.k + at, rows, head_dim);
     load_keys<T>(stage + T::TILE, segment.v + at, rows, head_dim);
@@ -185,20 +220,22 @@ static __device__ __forceinline__ void score(float (&s)[T::ROW_TILES][T::KEY_FRA
     }
 }
 
-/* Scores outside a row's keys become -inf. `first`: key of the segment that column 0 is. */
+/* Scores outside a row's keys become -inf. */
 template <class T>
 static __device__ __forceinline__ void mask(float (&s)[T::ROW_TILES][T::KEY_FRAGMENTS][4],
-                                            const work &w, int segment, int64_t first, int group,
+                                            const work &w, const key_tile &tile, int group,
                                             int row_warp, int key_warp, int lane)
 {
+    int64_t end = segment_end(w, tile.segment);
+
 #pragma unroll
     for (int m = 0; m < T::ROW_TILES; m++)
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             int row = (row_warp * T::ROW_TILES + m) * 16 + lane / 4 + 8 * half;
             int query = (w.first_row + min(row, w.rows - 1)) / group;
-            int64_t limit = min(visible_rows(*w.unit, segment, w.kv_head, query), w.end[segment]);
-            int keys = (int)max(min(limit - first, (int64_t)KEYS), (int64_t)0);
+            int64_t limit = min(visible_rows(*w.unit, tile.segment, w.kv_head, query), end);
+            int keys = (int)max(min(limit - tile.first, (int64_t)KEYS), (int64_t)0);
 
 #pragma unroll
             for (int n = 0; n < T::KEY_FRAGMENTS; n++)
@@ -407,7 +444,7 @@ static __global__ void __launch_bounds__(T::THREADS)
     uint16_t *q = shared;
     uint16_t *stages = shared + T::ROWS * T::DIM;
     const work w = find_work<T>(launch);
-    const int tiles = w.tiles[0] + w.tiles[1];
+    const int tiles = w.tiles[0] + w.tiles[1] + w.tiles[2];
     const int head_dim = launch.shape.head_dim;
     const int lane = threadIdx.x % LANES;
     const int row_warp = threadIdx.x / LANES % T::ROW_WARPS;
@@ -430,23 +467,23 @@ static __global__ void __launch_bounds__(T::THREADS)
     }
     load_queries<T>(q, w, launch, tensors.q);
     if (tiles > 0)
-        load_stage<T>(stages, w, 0, head_dim);
+        load_stage<T>(stages, w, find_tile(w, 0), head_dim);
     copy_commit();
     for (int tile = 0; tile < tiles; tile++) {
         const uint16_t *stage = stages + tile % 2 * 2 * T::TILE;
         float s[T::ROW_TILES][T::KEY_FRAGMENTS][4] = {};
 
         if (tile + 1 < tiles)
-            load_stage<T>(stages + (tile + 1) % 2 * 2 * T::TILE, w, tile + 1, head_dim);
+            load_stage<T>(stages + (tile + 1) % 2 * 2 * T::TILE, w, find_tile(w, tile + 1),
+                          head_dim);
         copy_commit();
         copy_wait<1>();
         __syncthreads();
         score<T>(s, q, stage, row_warp, key_warp, lane);
-        int segment = tile >= w.tiles[0];
-        int64_t first = w.begin[segment] + (int64_t)(segment ? tile - w.tiles[0] : tile) * KEYS;
-        int64_t least = visible_rows(*w.unit, segment, w.kv_head, w.first_row / launch.group);
-        if (first + KEYS > min(least, w.end[segment]))
-            mask<T>(s, w, segment, first, launch.group, row_warp, key_warp, lane);
+        key_tile at = find_tile(w, tile);
+        int64_t least = visible_rows(*w.unit, at.segment, w.kv_head, w.first_row / launch.group);
+        if (at.first + KEYS > min(least, segment_end(w, at.segment)))
+            mask<T>(s, w, at, launch.group, row_warp, key_warp, lane);
         soften<T>(s, acc, scale);
         add_values<T>(acc, s, stage + T::TILE, key_warp, lane);
         __syncthreads();

@@ -2,7 +2,7 @@
  *
  * The query heads that share a KV head are rows of one matrix: row r is query r / group of head
  * r % group, so that keys and values are read once for all of them. A block of work is a tile of
- * rows of one KV head against a range of keys; the keys of both segments count as put end to end.
+ * rows of one KV head against a range of keys; the keys of all segments count as put end to end.
  * Where the tiles alone would not fill the GPU (few queries over many keys), the keys are split,
  * and a second kernel merges the partial sums. */
 #ifndef KERNELS_CUDA_ATTENTION_PLAN_H
@@ -10,7 +10,8 @@
 
 #include "kernels/backend.h"
 
-enum { ATTENTION_KEY_TILE = 64, ATTENTION_UNITS_MAX = 24 };
+/* As many units as fit, with the tensors, into the 4 KiB of parameters that every launch has. */
+enum { ATTENTION_KEY_TILE = 64, ATTENTION_UNITS_MAX = 18 };
 
 /* Tile shapes that the kernels are compiled for, by rows. */
 enum attention_tile { ATTENTION_TILE_16, ATTENTION_TILE_64, ATTENTION_TILE_128, ATTENTION_TILES };
@@ -26,7 +27,7 @@ struct attention_unit_segment {
 
 /* One item's share of a launch: blocks first_block .. first_block + tiles * kv_heads * splits. */
 struct attention_unit {
-    struct attention_unit_segment segment[2];
+    struct attention_unit_segment segment[ATTENTION_SEGMENTS_MAX];
     int segments;
     int first_query;
     int queries;

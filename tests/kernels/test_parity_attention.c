@@ -18,16 +18,19 @@ static int close_group(void **state)
     return 0;
 }
 
-/* Segment s of an item: rows < 0 draws ragged rows of 0 .. -rows for each head. */
+/* Segment s of an item: rows < 0 draws ragged rows of 0 .. -rows for each head; BY_OFFSETS: the
+ * heads lie in falling order, where head_offsets says. */
+enum { BY_OFFSETS = 2 };
+
 struct segment_case {
     int rows;
-    bool causal;
+    int kind; /* true: causal, false: not, BY_OFFSETS: not either */
 };
 
 struct item_case {
     int queries;
     int segments;
-    struct segment_case segment[2];
+    struct segment_case segment[ATTENTION_SEGMENTS_MAX];
 };
 
 struct attention_case {
@@ -41,10 +44,12 @@ struct attention_case {
 struct inputs {
     struct attention_shape shape;
     struct attention_item items[ITEMS_MOST]; /* their pointers: of the side that runs */
-    bool is_ragged[ITEMS_MOST][2];
-    int32_t ragged[ITEMS_MOST][2][KV_HEADS_MOST];
-    uint16_t *kv[ITEMS_MOST][2]; /* K then V of a segment, owned */
-    size_t kv_bytes[ITEMS_MOST][2];
+    bool is_ragged[ITEMS_MOST][ATTENTION_SEGMENTS_MAX];
+    bool by_offsets[ITEMS_MOST][ATTENTION_SEGMENTS_MAX];
+    int32_t ragged[ITEMS_MOST][ATTENTION_SEGMENTS_MAX][KV_HEADS_MOST];
+    int64_t offsets[ITEMS_MOST][ATTENTION_SEGMENTS_MAX][KV_HEADS_MOST];
+    uint16_t *kv[ITEMS_MOST][ATTENTION_SEGMENTS_MAX]; /* K then V of a segment, owned */
+    size_t kv_bytes[ITEMS_MOST][ATTENTION_SEGMENTS_MAX];
     int queries;
     uint16_t *q;
 };
@@ -64,11 +69,14 @@ static void make_segment(struct inputs *in, int i, int s, const struct segment_c
                GAP_ROWS * (size_t)in->shape.head_dim * sizeof(uint16_t));
     for (int h = 0; h < in->shape.kv_heads; h++)
         in->ragged[i][s][h] = (int32_t)(random_bits(random) % (uint64_t)(rows + 1));
+    for (int h = 0; h < in->shape.kv_heads; h++)
+        in->offsets[i][s][h] = (int64_t)(in->shape.kv_heads - 1 - h) * (int64_t)stride;
     in->is_ragged[i][s] = from->rows < 0;
+    in->by_offsets[i][s] = from->kind == BY_OFFSETS;
     in->items[i].segment[s] = (struct attention_segment){
-        .head_stride = (int64_t)stride,
+        .head_stride = from->kind == BY_OFFSETS ? -1 : (int64_t)stride,
         .rows = rows,
-        .causal = from->causal,
+        .causal = from->kind == true,
     };
 }
 
@@ -110,6 +118,9 @@ static struct outputs run(const struct side *side, struct inputs *in, int item_c
 
             in->items[i].segment[s].rows_per_head =
                 in->is_ragged[i][s] ? put(side, in->ragged[i][s], sizeof(in->ragged[i][s])) : NULL;
+            in->items[i].segment[s].head_offsets =
+                in->by_offsets[i][s] ? put(side, in->offsets[i][s], sizeof(in->offsets[i][s]))
+                                     : NULL;
             in->items[i].segment[s].k = kv;
             in->items[i].segment[s].v = kv + in->kv_bytes[i][s] / 2 / sizeof(*kv);
         }
@@ -130,6 +141,8 @@ static struct outputs run(const struct side *side, struct inputs *in, int item_c
             drop(side, (void *)(uintptr_t)segment->k, in->kv_bytes[i][s]);
             if (segment->rows_per_head != NULL)
                 drop(side, (void *)(uintptr_t)segment->rows_per_head, sizeof(in->ragged[i][s]));
+            if (segment->head_offsets != NULL)
+                drop(side, (void *)(uintptr_t)segment->head_offsets, sizeof(in->offsets[i][s]));
         }
     drop(side, q, bytes);
     return result;
@@ -154,7 +167,7 @@ static void check(const struct attention_case *c)
             assert_close(got.lse + i, &lse, 1, 1e-4, 1e-5, c->what);
     }
     for (int i = 0; i < c->items; i++)
-        for (int s = 0; s < 2; s++)
+        for (int s = 0; s < ATTENTION_SEGMENTS_MAX; s++)
             free(in.kv[i][s]);
     free(in.q);
     free(want.out);
@@ -237,6 +250,36 @@ static void keys_are_split_where_queries_are_few(void **state)
     CHECK_ALL(cases);
 }
 
+static void three_segments_count_as_one(void **state)
+{
+    (void)state;
+    static const struct attention_case cases[] = {
+        {"a token each", 1, 1, 64, 1, {{1, 3, {{1, false}, {1, false}, {1, true}}}}},
+        {"in place, kept, own", 4, 2, 64, 1, {{1, 3, {{-700, false}, {-500, false}, {9, true}}}}},
+        {"kept by offsets",
+         4,
+         4,
+         128,
+         1,
+         {{1, 3, {{-900, false}, {-2500, BY_OFFSETS}, {31, true}}}}},
+        {"offsets alone", 3, 2, 64, 1, {{17, 1, {{200, BY_OFFSETS}}}}},
+        {"a chunk over three",
+         2,
+         3,
+         64,
+         1,
+         {{150, 3, {{-300, BY_OFFSETS}, {65, false}, {150, true}}}}},
+        {"the middle is empty", 2, 1, 64, 1, {{40, 3, {{63, false}, {0, false}, {40, true}}}}},
+        {"splits cross two borders",
+         1,
+         4,
+         64,
+         1,
+         {{1, 3, {{100, false}, {120, false}, {9000, true}}}}},
+    };
+    CHECK_ALL(cases);
+}
+
 static void queries_without_keys_give_zeros(void **state)
 {
     (void)state;
@@ -283,6 +326,7 @@ int main(void)
         cmocka_unit_test(every_head_size_is_right),
         cmocka_unit_test(chunks_see_what_came_before),
         cmocka_unit_test(keys_are_split_where_queries_are_few),
+        cmocka_unit_test(three_segments_count_as_one),
         cmocka_unit_test(queries_without_keys_give_zeros),
         cmocka_unit_test(steps_are_batched),
     };
