@@ -5,7 +5,7 @@ if(TCA_CUDA)
   check_language(CUDA)
   if(CMAKE_CUDA_COMPILER)
     if(NOT CMAKE_CUDA_ARCHITECTURES)
-      set(CMAKE_CUDA_ARCHITECTURES 90) # Hopper
+      set(CMAKE_CUDA_ARCHITECTURES 90a-real) # Hopper, with wgmma, which no other generation has
     endif()
     enable_language(CUDA)
     find_package(CUDAToolkit REQUIRED)

@@ -6,6 +6,9 @@
 #include "kernels/cuda/cuda_status.h"
 #include "kernels/cuda/ops.h"
 
+_Static_assert(sizeof(struct attention_launch) + sizeof(struct attention_tensors) <= 4096,
+               "a kernel's parameters");
+
 /* Blocks a multiprocessor should have, for its memory traffic to overlap. */
 enum { BLOCKS_A_MULTIPROCESSOR = 3 };
 
@@ -17,7 +20,7 @@ static enum tca_status run_launch(struct cuda_queue *queue, struct attention_lau
     if (launch->count == 0)
         return TCA_OK;
     attention_launch_split(launch, BLOCKS_A_MULTIPROCESSOR * queue->multiprocessors,
-                           PARTIAL_BYTES / (int64_t)sizeof(float) / row_floats);
+                           SCRATCH_BYTES / (int64_t)sizeof(float) / row_floats);
     cuda_launch_attention(queue->stream, launch, tensors);
     TCA_TRY(cuda_launch_status("attention"));
     if (!attention_launch_has_splits(launch))
@@ -31,8 +34,7 @@ enum tca_status cuda_attention(struct kernel_queue *base, uint16_t *out, float *
                                const struct attention_item *items, int item_count)
 {
     struct cuda_queue *queue = cuda_queue_from(base);
-    struct attention_tensors tensors = {
-        .out = out, .lse = lse, .q = q, .partials = queue->partials};
+    struct attention_tensors tensors = {.out = out, .lse = lse, .q = q, .partials = queue->scratch};
     int group = shape->q_heads / shape->kv_heads;
     struct attention_launch launch;
 

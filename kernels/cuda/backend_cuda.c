@@ -3,7 +3,7 @@
 
 #include <cuda_runtime_api.h>
 
-enum { CAPABILITY_LEAST = 9 }; /* what the kernels are compiled for */
+enum { CAPABILITY = 9 }; /* Hopper: what the kernels are compiled for */
 
 static const struct kernel_backend backend = {.name = "cuda",
                                               .activation = KERNEL_BF16,
@@ -28,7 +28,15 @@ static const struct kernel_backend backend = {.name = "cuda",
                                               .attention = cuda_attention,
                                               .swiglu = cuda_swiglu,
                                               .take_rows = cuda_take_rows,
-                                              .logits_top = cuda_logits_top};
+                                              .logits_top = cuda_logits_top,
+                                              .block_scores = cuda_block_scores,
+                                              .observer_lse = cuda_observer_lse,
+                                              .block_masses = cuda_block_masses,
+                                              .token_scores = cuda_token_scores,
+                                              .select = cuda_select,
+                                              .gather = cuda_gather,
+                                              .attention_merge = cuda_attention_merge,
+                                              .kept_masses = cuda_kept_masses};
 
 const struct kernel_backend *kernel_backend_cuda(void)
 {
@@ -40,7 +48,7 @@ const struct kernel_backend *kernel_backend_cuda(void)
         return NULL;
     }
     if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) != cudaSuccess ||
-        major < CAPABILITY_LEAST)
+        major != CAPABILITY)
         return NULL;
     return &backend;
 }

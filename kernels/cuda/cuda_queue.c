@@ -21,7 +21,7 @@ static enum tca_status make_parts(struct cuda_queue *queue)
     TCA_TRY(cublas_status(cublasLtCreate(&queue->blas), "cublasLtCreate"));
     TCA_TRY(cuda_alloc(device, MATMUL_WORKSPACE_BYTES, &queue->matmul_workspace));
     TCA_TRY(algorithm_cache_create(&queue->algorithms));
-    TCA_TRY(cuda_alloc(device, PARTIAL_BYTES, (void **)&queue->partials));
+    TCA_TRY(cuda_alloc(device, SCRATCH_BYTES, &queue->scratch));
     TCA_TRY(cuda_alloc(device, TOP_BYTES, &queue->top));
     return cuda_status(cudaMallocHost(&queue->top_host, TOP_BYTES), "cudaMallocHost");
 }
@@ -62,7 +62,7 @@ void cuda_queue_destroy(struct kernel_queue *base)
     cudaFreeHost(queue->top_host);
     cudaFree(queue->top);
     cudaFree(queue->bias);
-    cudaFree(queue->partials);
+    cudaFree(queue->scratch);
     algorithm_cache_destroy(queue->algorithms);
     cudaFree(queue->matmul_workspace);
     if (queue->blas != NULL)

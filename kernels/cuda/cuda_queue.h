@@ -13,7 +13,7 @@ struct algorithm_cache;
 
 enum {
     MATMUL_WORKSPACE_BYTES = 32 << 20, /* what NVIDIA recommends for Hopper */
-    PARTIAL_BYTES = 96 << 20,          /* partial sums of attention split by keys */
+    SCRATCH_BYTES = 96 << 20,
 };
 
 struct cuda_queue {
@@ -24,7 +24,9 @@ struct cuda_queue {
     cublasLtHandle_t blas;
     void *matmul_workspace; /* device, owned: MATMUL_WORKSPACE_BYTES */
     struct algorithm_cache *algorithms;
-    float *partials;   /* device, owned: PARTIAL_BYTES */
+    /* Device, owned: SCRATCH_BYTES. An operation may leave nothing there: partial sums of attention
+     * that is split by keys, a selection's keys and marks. */
+    void *scratch;
     uint16_t *bias;    /* device, owned, grown by weight_create: the longest bias as bf16 */
     size_t bias_count; /* elements */
     void *top;         /* device, owned: TOP_BYTES, results of logits_top */

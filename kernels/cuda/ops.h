@@ -50,4 +50,32 @@ enum tca_status cuda_take_rows(struct kernel_queue *queue, float *out, const flo
 enum tca_status cuda_logits_top(struct kernel_queue *queue, float *values_out, int32_t *ids_out,
                                 float *lse_out, const float *logits, int rows, int cols, int count);
 
+enum tca_status cuda_block_scores(struct kernel_queue *base, float *scores_out, const uint16_t *q,
+                                  const struct attention_shape *shape, const int32_t *observers,
+                                  int count, const struct attention_segment *keys);
+enum tca_status cuda_token_scores(struct kernel_queue *base, float *scores_out, const uint16_t *q,
+                                  const float *lse, const struct attention_shape *shape,
+                                  const int32_t *observers, int count,
+                                  const struct attention_segment *keys);
+
+enum tca_status cuda_observer_lse(struct kernel_queue *base, float *lse_out, const float *scores,
+                                  const float *lse_own, const int32_t *observers, int count,
+                                  int q_heads, int64_t blocks);
+enum tca_status cuda_block_masses(struct kernel_queue *base, float *masses_out, const float *scores,
+                                  const float *lse, int count, const struct attention_shape *shape,
+                                  int64_t blocks);
+enum tca_status cuda_attention_merge(struct kernel_queue *base, uint16_t *out, float *lse,
+                                     const uint16_t *out_other, const float *lse_other, int rows,
+                                     const struct attention_shape *shape);
+enum tca_status cuda_kept_masses(struct kernel_queue *base, float *masses_out,
+                                 const float *lse_kept, const float *lse, int rows,
+                                 const struct attention_shape *shape);
+enum tca_status cuda_select(struct kernel_queue *base, int32_t *kept_out, int64_t kept_stride,
+                            int32_t *counts_out, enum select_rule rule,
+                            const struct select_input *input, const int64_t *budgets, int kv_heads);
+enum tca_status cuda_gather(struct kernel_queue *base, const struct kv_copy *copy,
+                            const struct attention_segment *keys, const int32_t *kept,
+                            int64_t kept_stride, const int32_t *counts,
+                            const struct attention_shape *shape);
+
 #endif
