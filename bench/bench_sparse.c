@@ -1,25 +1,33 @@
 #include "bench/bench_sparse.h"
 
 #include "base/clock.h"
+#include "bench/bench_memory.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+
+enum { REPEATS = 3, WINDOW = 1024, OBSERVERS_MOST = 64, KV_HEADS_MOST = 8 };
+
+/* A chunk at several positions. */
+struct chunk_case {
+    int q_heads, kv_heads, head_dim;
+    int queries, observers;
+    double keep;
+    int positions;
+    int64_t position[6];
+};
 
 /* needle-9m's shape; the chunk, observers and prefill keep of the CPU backend's documents. */
-enum {
-    Q_HEADS = 8,
-    KV_HEADS = 4,
-    HEAD_DIM = 64,
-    CHUNK = 1024,
-    OBSERVERS = 16,
-    WINDOW = 1024,
-    REPEATS = 3
-};
-static const double keep = 0.05;
-static const int64_t positions[] = {8192, 16384, 32768, 65536, 131072, 262144};
+static const struct chunk_case cpu_cases[] = {
+    {8, 4, 64, 1024, 16, 0.05, 6, {8192, 16384, 32768, 65536, 131072, 262144}}};
+
+/* Llama-3.1-8B's. */
+static const struct chunk_case cuda_cases[] = {
+    {32, 8, 128, 8192, 64, 0.10, 3, {32768, 131072, 1048576}},
+    {32, 8, 128, 8192, 64, 0.03, 3, {32768, 131072, 1048576}},
+    {32, 8, 128, 4096, 32, 0.10, 3, {32768, 131072, 1048576}},
+    {32, 8, 128, 4096, 32, 0.03, 3, {32768, 131072, 1048576}}};
 
 enum part { OWN, SCORES, LSE, MASSES, SELECT, GATHER, KEPT, MERGE, DENSE, TOKEN_SCORES, PARTS };
 
@@ -27,130 +35,108 @@ static const char *const part_names[PARTS] = {
     "own", "scores", "lse", "masses", "select", "gather", "kept", "merge", "dense", "token_scores"};
 
 struct chunk {
-    struct kernel_queue *queue;
+    const struct sparse_bench *bench;
+    const struct chunk_case *shape_case;
     struct attention_shape shape;
+    int queries, observer_count;
     int64_t earlier;
-    int32_t observers[OBSERVERS];
-    int64_t budgets[KV_HEADS];
+    int32_t observers[OBSERVERS_MOST];
+    int64_t budgets[KV_HEADS_MOST];
     int64_t copy_rows;
-    uint16_t *q;               /* [CHUNK, Q_HEADS, HEAD_DIM] */
+    uint16_t *q;               /* [queries, q_heads, head_dim] */
     uint16_t *out, *out_kept;  /* as q */
-    float *lse_own, *lse_kept; /* [CHUNK, Q_HEADS] */
-    uint16_t *k, *v;           /* [KV_HEADS, earlier + CHUNK, HEAD_DIM] */
-    float *scores;             /* [OBSERVERS, Q_HEADS, blocks] */
-    float *lse;                /* [OBSERVERS, Q_HEADS] */
-    float *masses;             /* [KV_HEADS, blocks] */
-    float *tokens;             /* [KV_HEADS, earlier] */
-    int32_t *kept;             /* [KV_HEADS, budget] */
-    int32_t *counts;           /* [KV_HEADS] */
-    uint16_t *kept_k, *kept_v; /* [KV_HEADS, copy_rows, HEAD_DIM] */
+    float *lse_own, *lse_kept; /* [queries, q_heads] */
+    uint16_t *k, *v;           /* [kv_heads, earlier + queries, head_dim] */
+    float *scores;             /* [observers, q_heads, blocks] */
+    float *lse;                /* [observers, q_heads] */
+    float *masses;             /* [kv_heads, blocks] */
+    float *tokens;             /* [kv_heads, earlier] */
+    int32_t *kept;             /* [kv_heads, budget] */
+    int32_t *counts;           /* [kv_heads] */
+    uint16_t *kept_k, *kept_v; /* [kv_heads, copy_rows, head_dim] */
+    struct bench_memory memory;
 };
 
-static void check(enum tca_status status)
+static void chunk_init(struct chunk *c, const struct sparse_bench *bench,
+                       const struct chunk_case *from, int64_t earlier)
 {
-    if (status == TCA_OK)
-        return;
-    fprintf(stderr, "tca-bench-kernels: %s\n", tca_status_text(status));
-    exit(1);
-}
-
-static void *new_array(size_t count, size_t element_bytes)
-{
-    void *array = aligned_alloc(64, (count * element_bytes + 63) / 64 * 64);
-    if (!array)
-        check(TCA_ERR_NO_MEMORY);
-    return array;
-}
-
-/* Small numbers in both signs. */
-static uint16_t *new_bf16s(size_t count)
-{
-    uint16_t *values = new_array(count, sizeof(*values));
-    uint32_t state = 1;
-    for (size_t i = 0; i < count; i++) {
-        state = state * 1664525u + 1013904223u;
-        values[i] = (uint16_t)(0x3c00u | ((state >> 16) & 0x81ffu));
-    }
-    return values;
-}
-
-static void chunk_init(struct chunk *c, struct kernel_queue *queue, int64_t earlier)
-{
-    size_t q_count = (size_t)CHUNK * Q_HEADS * HEAD_DIM;
-    size_t kv_count = (size_t)(earlier + CHUNK) * KV_HEADS * HEAD_DIM;
+    struct bench_memory *memory = &c->memory;
+    size_t heads = (size_t)from->queries * (size_t)from->q_heads;
+    size_t dim = (size_t)from->head_dim, kv_heads = (size_t)from->kv_heads;
+    size_t kv_count = (size_t)(earlier + from->queries) * kv_heads * dim;
     size_t blocks = (size_t)select_blocks(earlier);
-    int64_t budget = select_budget(keep, earlier, WINDOW);
+    size_t rows = (size_t)from->observers * (size_t)from->q_heads;
+    int64_t budget = select_budget(from->keep, earlier, WINDOW);
     int64_t copy_rows = (budget + 127) / 128 * 128;
-    size_t copy_count = (size_t)copy_rows * KV_HEADS * HEAD_DIM;
-    *c = (struct chunk){
-        .queue = queue,
-        .shape = {Q_HEADS, KV_HEADS, HEAD_DIM, 1.0f / sqrtf((float)HEAD_DIM)},
-        .earlier = earlier,
-        .copy_rows = copy_rows,
-        .q = new_bf16s(q_count),
-        .out = new_bf16s(q_count),
-        .out_kept = new_bf16s(q_count),
-        .lse_own = new_array((size_t)CHUNK * Q_HEADS, sizeof(float)),
-        .lse_kept = new_array((size_t)CHUNK * Q_HEADS, sizeof(float)),
-        .k = new_bf16s(kv_count),
-        .v = new_bf16s(kv_count),
-        .scores = new_array((size_t)OBSERVERS * Q_HEADS * blocks, sizeof(float)),
-        .lse = new_array((size_t)OBSERVERS * Q_HEADS, sizeof(float)),
-        .masses = new_array(KV_HEADS * blocks, sizeof(float)),
-        .tokens = new_array(KV_HEADS * (size_t)earlier, sizeof(float)),
-        .kept = new_array(KV_HEADS * (size_t)budget, sizeof(int32_t)),
-        .counts = new_array(KV_HEADS, sizeof(int32_t)),
-        .kept_k = new_bf16s(copy_count),
-        .kept_v = new_bf16s(copy_count),
-    };
-    for (int i = 0; i < OBSERVERS; i++)
-        c->observers[i] = (i + 1) * CHUNK / OBSERVERS - 1;
-    for (int i = 0; i < KV_HEADS; i++)
-        c->budgets[i] = budget;
-}
+    size_t copy_count = (size_t)copy_rows * kv_heads * dim;
 
-static void chunk_deinit(struct chunk *c)
-{
-    void *const arrays[] = {c->q,      c->out,  c->out_kept, c->lse_own, c->lse_kept,
-                            c->k,      c->v,    c->scores,   c->lse,     c->masses,
-                            c->tokens, c->kept, c->counts,   c->kept_k,  c->kept_v};
-    for (size_t i = 0; i < sizeof(arrays) / sizeof(arrays[0]); i++)
-        free(arrays[i]);
+    *c = (struct chunk){.bench = bench,
+                        .shape_case = from,
+                        .shape = {from->q_heads, from->kv_heads, from->head_dim,
+                                  1.0f / sqrtf((float)from->head_dim)},
+                        .queries = from->queries,
+                        .observer_count = from->observers,
+                        .earlier = earlier,
+                        .copy_rows = copy_rows};
+    bench_memory_init(memory, bench->backend, bench->queue);
+    c->q = bench_new_bf16s(memory, heads * dim);
+    c->out = bench_new_bf16s(memory, heads * dim);
+    c->out_kept = bench_new_bf16s(memory, heads * dim);
+    c->lse_own = bench_new(memory, heads * sizeof(float));
+    c->lse_kept = bench_new(memory, heads * sizeof(float));
+    c->k = bench_new_bf16s(memory, kv_count);
+    c->v = bench_new_bf16s(memory, kv_count);
+    c->scores = bench_new(memory, rows * blocks * sizeof(float));
+    c->lse = bench_new(memory, rows * sizeof(float));
+    c->masses = bench_new(memory, kv_heads * blocks * sizeof(float));
+    c->tokens = bench_new(memory, kv_heads * (size_t)earlier * sizeof(float));
+    c->kept = bench_new(memory, kv_heads * (size_t)budget * sizeof(int32_t));
+    c->counts = bench_new(memory, kv_heads * sizeof(int32_t));
+    c->kept_k = bench_new_bf16s(memory, copy_count);
+    c->kept_v = bench_new_bf16s(memory, copy_count);
+    for (int i = 0; i < from->observers; i++)
+        c->observers[i] = (i + 1) * from->queries / from->observers - 1;
+    for (int i = 0; i < from->kv_heads; i++)
+        c->budgets[i] = budget;
 }
 
 static struct attention_segment earlier_keys(const struct chunk *c)
 {
-    return (struct attention_segment){
-        .k = c->k, .v = c->v, .head_stride = (c->earlier + CHUNK) * HEAD_DIM, .rows = c->earlier};
+    return (struct attention_segment){.k = c->k,
+                                      .v = c->v,
+                                      .head_stride = (c->earlier + c->queries) * c->shape.head_dim,
+                                      .rows = c->earlier};
 }
 
-static enum tca_status attend(const struct kernel_backend *backend, struct chunk *c, enum part part)
+static enum tca_status attend(struct chunk *c, enum part part)
 {
-    struct attention_item item = {.queries = CHUNK, .segments = 1};
+    struct attention_item item = {.queries = c->queries, .segments = 1};
     struct attention_segment all = earlier_keys(c);
-    all.rows = c->earlier + CHUNK;
+    all.rows = c->earlier + c->queries;
     all.causal = true;
     struct attention_segment own = all;
-    own.k += c->earlier * HEAD_DIM;
-    own.v += c->earlier * HEAD_DIM;
-    own.rows = CHUNK;
+    own.k += c->earlier * c->shape.head_dim;
+    own.v += c->earlier * c->shape.head_dim;
+    own.rows = c->queries;
     struct attention_segment kept = {.k = c->kept_k,
                                      .v = c->kept_v,
-                                     .head_stride = c->copy_rows * HEAD_DIM,
+                                     .head_stride = c->copy_rows * c->shape.head_dim,
                                      .rows = c->copy_rows,
                                      .rows_per_head = c->counts};
     item.segment[0] = part == DENSE ? all : part == OWN ? own : kept;
-    return backend->attention(c->queue, part == KEPT ? c->out_kept : c->out,
-                              part == KEPT ? c->lse_kept : c->lse_own, c->q, &c->shape, &item, 1);
+    return c->bench->backend->attention(c->bench->queue, part == KEPT ? c->out_kept : c->out,
+                                        part == KEPT ? c->lse_kept : c->lse_own, c->q, &c->shape,
+                                        &item, 1);
 }
 
-static enum tca_status run_part(const struct kernel_backend *backend, struct chunk *c,
-                                enum part part)
+static enum tca_status run_part(struct chunk *c, enum part part)
 {
+    const struct kernel_backend *backend = c->bench->backend;
+    struct kernel_queue *queue = c->bench->queue;
     struct attention_segment keys = earlier_keys(c);
     struct kv_copy copy = {.k = c->kept_k,
                            .v = c->kept_v,
-                           .head_stride = c->copy_rows * HEAD_DIM,
+                           .head_stride = c->copy_rows * c->shape.head_dim,
                            .rows = c->copy_rows};
     struct select_input input = {.tokens = c->earlier, .window = WINDOW, .block_masses = c->masses};
     int64_t blocks = select_blocks(c->earlier);
@@ -158,28 +144,27 @@ static enum tca_status run_part(const struct kernel_backend *backend, struct chu
     case OWN:
     case KEPT:
     case DENSE:
-        return attend(backend, c, part);
+        return attend(c, part);
     case SCORES:
-        return backend->block_scores(c->queue, c->scores, c->q, &c->shape, c->observers, OBSERVERS,
-                                     &keys);
+        return backend->block_scores(queue, c->scores, c->q, &c->shape, c->observers,
+                                     c->observer_count, &keys);
     case LSE:
-        return backend->observer_lse(c->queue, c->lse, c->scores, c->lse_own, c->observers,
-                                     OBSERVERS, Q_HEADS, blocks);
+        return backend->observer_lse(queue, c->lse, c->scores, c->lse_own, c->observers,
+                                     c->observer_count, c->shape.q_heads, blocks);
     case MASSES:
-        return backend->block_masses(c->queue, c->masses, c->scores, c->lse, OBSERVERS, &c->shape,
-                                     blocks);
+        return backend->block_masses(queue, c->masses, c->scores, c->lse, c->observer_count,
+                                     &c->shape, blocks);
     case SELECT:
-        return backend->select(c->queue, c->kept, c->budgets[0], c->counts, SELECT_BLOCK, &input,
-                               c->budgets, KV_HEADS);
+        return backend->select(queue, c->kept, c->budgets[0], c->counts, SELECT_BLOCK, &input,
+                               c->budgets, c->shape.kv_heads);
     case GATHER:
-        return backend->gather(c->queue, &copy, &keys, c->kept, c->budgets[0], c->counts,
-                               &c->shape);
+        return backend->gather(queue, &copy, &keys, c->kept, c->budgets[0], c->counts, &c->shape);
     case MERGE:
-        return backend->attention_merge(c->queue, c->out, c->lse_own, c->out_kept, c->lse_kept,
-                                        CHUNK, &c->shape);
+        return backend->attention_merge(queue, c->out, c->lse_own, c->out_kept, c->lse_kept,
+                                        c->queries, &c->shape);
     case TOKEN_SCORES:
-        return backend->token_scores(c->queue, c->tokens, c->q, c->lse, &c->shape, c->observers,
-                                     OBSERVERS, &keys);
+        return backend->token_scores(queue, c->tokens, c->q, c->lse, &c->shape, c->observers,
+                                     c->observer_count, &keys);
     case PARTS:
         break;
     }
@@ -191,47 +176,83 @@ static double middle_of_3(const double x[REPEATS])
     return fmax(fmin(x[0], x[1]), fmin(fmax(x[0], x[1]), x[2]));
 }
 
-static void report(const struct chunk *c, const double ms[PARTS], int threads, bool is_json)
+static double time_part(struct chunk *c, enum part part)
 {
+    const struct sparse_bench *bench = c->bench;
+    /* Where calls only enqueue, a long row of short ones hides what it takes to wait. */
+    int calls = bench->is_async && part != DENSE ? 20 : 1;
+    int64_t start = clock_monotonic_ns();
+
+    for (int i = 0; i < calls; i++)
+        bench_check(run_part(c, part));
+    bench_check(bench->backend->queue_wait(bench->queue));
+    return (double)(clock_monotonic_ns() - start) * 1e-6 / calls;
+}
+
+/* Tera floating-point operations of an attention over `keys` of every query, on average. */
+static double attention_tflop(const struct chunk *c, double keys)
+{
+    return 4.0 * c->shape.head_dim * c->shape.q_heads * c->queries * keys * 1e-12;
+}
+
+static void report(const struct chunk *c, const double ms[PARTS])
+{
+    const struct sparse_bench *bench = c->bench;
     double attention = ms[OWN] + ms[KEPT] + ms[MERGE];
     double selection = ms[SCORES] + ms[LSE] + ms[MASSES] + ms[SELECT] + ms[GATHER];
     double sparse = attention + selection;
-    if (is_json)
-        printf("{\"name\": \"chunk of %d\", \"threads\": %d, \"position\": %" PRId64
-               ", \"kept\": %" PRId64 ", \"sparse_ms\": %.3f, \"speedup\": %.3f, "
-               "\"selection_share\": %.3f",
-               CHUNK, threads, c->earlier, c->budgets[0], sparse, ms[DENSE] / sparse,
-               selection / sparse);
+    double own_keys = (c->queries + 1) / 2.0;
+    double own_rate = attention_tflop(c, own_keys) / ms[OWN] * 1e3;
+    double kept_rate = attention_tflop(c, (double)c->budgets[0]) / ms[KEPT] * 1e3;
+    double dense_rate = attention_tflop(c, own_keys + (double)c->earlier) / ms[DENSE] * 1e3;
+
+    if (bench->is_json)
+        printf("{\"name\": \"chunk of %d\", \"backend\": \"%s\", \"threads\": %d, "
+               "\"position\": %" PRId64 ", \"kept\": %" PRId64
+               ", \"sparse_ms\": %.3f, \"speedup\": %.3f, \"selection_share\": %.3f, "
+               "\"own_tflops\": %.3f, \"kept_tflops\": %.3f, \"dense_tflops\": %.3f",
+               c->queries, bench->backend->name, bench->threads, c->earlier, c->budgets[0], sparse,
+               ms[DENSE] / sparse, selection / sparse, own_rate, kept_rate, dense_rate);
     else
-        printf("chunk of %d at %6" PRId64 ", %5" PRId64 " kept, %d threads: dense %8.2f ms, sparse "
-               "%7.2f (%.1fx), selection %.1f %% of it\n   ",
-               CHUNK, c->earlier, c->budgets[0], threads, ms[DENSE], sparse, ms[DENSE] / sparse,
-               100 * selection / sparse);
+        printf("chunk of %d at %7" PRId64 ", %6" PRId64 " kept: dense %8.2f ms (%.1f TFLOP/s), "
+               "sparse %7.2f (%.1fx; own %.1f, kept %.1f TFLOP/s), selection %.1f %% of it\n   ",
+               c->queries, c->earlier, c->budgets[0], ms[DENSE], dense_rate, sparse,
+               ms[DENSE] / sparse, own_rate, kept_rate, 100 * selection / sparse);
     for (int part = 0; part < PARTS; part++)
-        printf(is_json ? ", \"%s_ms\": %.3f" : " %s %.2f", part_names[part], ms[part]);
-    printf(is_json ? "}\n" : "\n");
+        printf(bench->is_json ? ", \"%s_ms\": %.4f" : " %s %.3f", part_names[part], ms[part]);
+    printf(bench->is_json ? "}\n" : "\n");
     fflush(stdout);
 }
 
-void bench_sparse(const struct kernel_backend *backend, struct kernel_queue *queue, int threads,
-                  bool is_json)
+static void run_case(const struct sparse_bench *bench, const struct chunk_case *from,
+                     int64_t earlier)
 {
-    for (size_t i = 0; i < sizeof(positions) / sizeof(positions[0]); i++) {
-        struct chunk c;
-        double ms[PARTS];
-        double seen[PARTS][REPEATS];
-        chunk_init(&c, queue, positions[i]);
-        /* Whole chunks, one after the other, so that every part finds the caches as in a step. */
-        for (int repeat = -1; repeat < REPEATS; repeat++)
-            for (int part = 0; part < PARTS; part++) {
-                int64_t start = clock_monotonic_ns();
-                check(run_part(backend, &c, (enum part)part));
-                if (repeat >= 0)
-                    seen[part][repeat] = (double)(clock_monotonic_ns() - start) * 1e-6;
-            }
-        for (int part = 0; part < PARTS; part++)
-            ms[part] = middle_of_3(seen[part]);
-        report(&c, ms, threads, is_json);
-        chunk_deinit(&c);
-    }
+    struct chunk c;
+    double ms[PARTS];
+    double seen[PARTS][REPEATS];
+
+    chunk_init(&c, bench, from, earlier);
+    /* Whole chunks, one after the other, so that every part finds the caches as in a step. */
+    for (int repeat = -1; repeat < REPEATS; repeat++)
+        for (int part = 0; part < PARTS; part++) {
+            double once = time_part(&c, (enum part)part);
+
+            if (repeat >= 0)
+                seen[part][repeat] = once;
+        }
+    for (int part = 0; part < PARTS; part++)
+        ms[part] = middle_of_3(seen[part]);
+    report(&c, ms);
+    bench_memory_deinit(&c.memory);
+}
+
+void bench_sparse(const struct sparse_bench *bench)
+{
+    const struct chunk_case *cases = bench->is_async ? cuda_cases : cpu_cases;
+    size_t count = bench->is_async ? sizeof(cuda_cases) / sizeof(cuda_cases[0])
+                                   : sizeof(cpu_cases) / sizeof(cpu_cases[0]);
+
+    for (size_t i = 0; i < count; i++)
+        for (int j = 0; j < cases[i].positions; j++)
+            run_case(bench, &cases[i], cases[i].position[j]);
 }

@@ -1,8 +1,9 @@
 /* tca-bench-kernels: how close the CPU kernels come to what the processor can do.
- * Usage: tca-bench-kernels [--threads N] [--sparse] [--json]
+ * Usage: tca-bench-kernels [--threads N] [--sparse] [--device cpu|cuda] [--json]
  *
  * --sparse: instead of the single operations, the attention of one prefill chunk, sparse against
- * dense, at positions from 8K to 256K, in milliseconds by part.
+ * dense, at growing positions, in milliseconds by part. --device cuda: that, and decode steps over
+ * core caches, on a GPU.
  *
  * Every figure stands beside the bf16 peak measured in the same second on the same threads: a
  * busy machine lowers both. */
@@ -207,7 +208,10 @@ static void bench_all(struct bench *bench)
 {
     check(bench->cpu->queue_create(0, bench->threads, &bench->queue));
     if (bench->is_sparse) {
-        bench_sparse(bench->cpu, bench->queue, bench->threads, bench->is_json);
+        bench_sparse(&(struct sparse_bench){.backend = bench->cpu,
+                                            .queue = bench->queue,
+                                            .threads = bench->threads,
+                                            .is_json = bench->is_json});
         bench->cpu->queue_destroy(bench->queue);
         return;
     }
@@ -228,13 +232,28 @@ static void bench_all(struct bench *bench)
     bench->cpu->queue_destroy(bench->queue);
 }
 
+static void bench_cuda(bool is_json)
+{
+    struct sparse_bench bench = {
+        .backend = kernel_backend_cuda(), .is_async = true, .is_json = is_json};
+
+    if (bench.backend == NULL)
+        die("this build, or this machine, has no usable CUDA device");
+    check(bench.backend->queue_create(0, 1, &bench.queue));
+    bench_decode(&bench);
+    bench_sparse(&bench);
+    bench.backend->queue_destroy(bench.queue);
+}
+
 int main(int argc, char **argv)
 {
     static const struct option options[] = {{"threads", required_argument, NULL, 't'},
                                             {"json", no_argument, NULL, 'j'},
                                             {"sparse", no_argument, NULL, 's'},
+                                            {"device", required_argument, NULL, 'd'},
                                             {NULL, 0, NULL, 0}};
     struct bench bench = {.cpu = kernel_backend_cpu(), .threads = 0};
+    const char *device = "cpu";
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (option == 't')
             bench.threads = atoi(optarg);
@@ -242,9 +261,17 @@ int main(int argc, char **argv)
             bench.is_json = true;
         else if (option == 's')
             bench.is_sparse = true;
+        else if (option == 'd')
+            device = optarg;
         else
-            die("usage: tca-bench-kernels [--threads N] [--sparse] [--json]");
+            die("usage: tca-bench-kernels [--threads N] [--sparse] [--device cpu|cuda] [--json]");
     }
+    if (strcmp(device, "cuda") == 0) {
+        bench_cuda(bench.is_json);
+        return 0;
+    }
+    if (strcmp(device, "cpu") != 0)
+        die("--device must be cpu or cuda");
     if (bench.threads < 0 || bench.threads > THREADS_MOST)
         die("--threads must be 1 to 256, or 0 for both 1 and 2");
     if (bench.threads > 0) {
