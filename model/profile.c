@@ -5,11 +5,14 @@
 #include "base/sha256.h"
 #include "base/version.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { FILE_BYTES_MAX = 256 * 1024 * 1024 };
 
@@ -392,6 +395,76 @@ enum tca_status profile_write(const struct profile *profile, struct bytes *json_
     if (profile->tca != NULL)
         TCA_TRY(write_tca(profile, json_out));
     return bytes_append_text(json_out, "}\n");
+}
+
+static enum tca_status fail_io(struct tca_error *error, const char *path)
+{
+    return tca_fail(error, TCA_ERR_IO, "%s: %s", path, strerror(errno));
+}
+
+static enum tca_status write_file(const char *path, const struct bytes *text,
+                                  struct tca_error *error)
+{
+    FILE *file = fopen(path, "wb");
+    bool is_written;
+
+    if (file == NULL)
+        return fail_io(error, path);
+    is_written = fwrite(text->data, 1, text->size, file) == text->size && fflush(file) == 0 &&
+                 fsync(fileno(file)) == 0;
+    if (!is_written)
+        fail_io(error, path);
+    if (fclose(file) != 0 && is_written)
+        return fail_io(error, path);
+    return is_written ? TCA_OK : TCA_ERR_IO;
+}
+
+/* So that the rename is on disk too. */
+static enum tca_status sync_folder_of(const char *path, struct tca_error *error)
+{
+    const char *slash = strrchr(path, '/');
+    char *folder = slash == NULL ? strdup(".") : strndup(path, (size_t)(slash - path) + 1);
+    const int file = folder == NULL ? -1 : open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const enum tca_status status =
+        file >= 0 && fsync(file) == 0 ? TCA_OK : fail_io(error, folder == NULL ? path : folder);
+
+    if (file >= 0)
+        close(file);
+    free(folder);
+    return status;
+}
+
+static enum tca_status replace_file(const char *path, const char *temporary,
+                                    const struct bytes *text, struct tca_error *error)
+{
+    enum tca_status status = write_file(temporary, text, error);
+
+    if (status == TCA_OK && rename(temporary, path) != 0)
+        status = fail_io(error, path);
+    if (status != TCA_OK) {
+        unlink(temporary);
+        return status;
+    }
+    return sync_folder_of(path, error);
+}
+
+enum tca_status profile_save(const struct profile *profile, const char *path,
+                             struct tca_error *error)
+{
+    struct bytes text = {0};
+    char *temporary = NULL;
+    enum tca_status status = profile_write(profile, &text);
+
+    if (status == TCA_OK && asprintf(&temporary, "%s.new", path) < 0)
+        status = TCA_ERR_NO_MEMORY;
+    if (status == TCA_OK) {
+        status = replace_file(path, temporary, &text, error);
+        free(temporary);
+    } else {
+        tca_fail(error, status, "%s: %s", path, tca_status_text(status));
+    }
+    bytes_free(&text);
+    return status;
 }
 
 /* --- Asking -------------------------------------------------------------------------------- */

@@ -6,6 +6,7 @@
 #include "model/profile.h"
 
 #include <math.h>
+#include <sys/stat.h>
 
 enum { LAYERS = 3, KV_HEADS = 2, POINTS = 4, LENGTHS = 2 };
 
@@ -153,6 +154,34 @@ static void damaged_files_are_refused_by_key(void **state)
     profile_deinit(&written);
 }
 
+static void saving_replaces_the_file_as_a_whole(void **state)
+{
+    struct profile written, *read = NULL;
+    struct tca_error error;
+    struct folder folder;
+    char path[128];
+
+    (void)state;
+    fill(&written);
+    folder_create(&folder);
+    snprintf(path, sizeof(path), "%s/tca-profile.json", folder.path);
+    for (int i = 0; i < 2; i++) { /* a new file, then an old one */
+        written.window_tokens = 100 + i;
+        assert_int_equal(profile_save(&written, path, &error), TCA_OK);
+        assert_int_equal(profile_open(path, fingerprint, LAYERS, KV_HEADS, &read, &error), TCA_OK);
+        assert_int_equal(read->window_tokens, 100 + i);
+        profile_close(read);
+    }
+    unlink(path);
+    assert_int_equal(mkdir(path, 0700), 0); /* nothing that a file can replace */
+    assert_int_equal(profile_save(&written, path, &error), TCA_ERR_IO);
+    assert_non_null(strstr(error.text, "tca-profile.json"));
+    assert_int_equal(rmdir(path), 0);
+    assert_int_equal(rmdir(folder.path), 0); /* no other file was left */
+    assert_int_equal(profile_save(&written, path, &error), TCA_ERR_IO);
+    profile_deinit(&written);
+}
+
 static void every_truncation_is_refused(void **state)
 {
     struct profile written, *read = NULL;
@@ -200,6 +229,7 @@ int main(void)
         cmocka_unit_test(what_was_written_reads_back),
         cmocka_unit_test(another_models_profile_is_refused),
         cmocka_unit_test(damaged_files_are_refused_by_key),
+        cmocka_unit_test(saving_replaces_the_file_as_a_whole),
         cmocka_unit_test(every_truncation_is_refused),
         cmocka_unit_test(curves_blend_in_the_logarithm_of_the_length),
     };
