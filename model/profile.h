@@ -37,9 +37,9 @@ struct profile {
     char id[PROFILE_ID_BYTES]; /* of the file's content */
     char fingerprint[PROFILE_FINGERPRINT_BYTES];
     int layers, kv_heads;
-    int64_t window_tokens;
-    int64_t chunk_tokens;
-    int64_t calibration_tokens;
+    int64_t window_tokens;      /* that every measured selection kept */
+    int64_t chunk_tokens;       /* of a step that a selection served: up to so far it was judged */
+    int64_t calibration_tokens; /* of text */
     int points;
     float share[PROFILE_POINTS_MAX]; /* rising, in (0, 1], the last is 1 */
     int lengths;

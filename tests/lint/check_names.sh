@@ -7,7 +7,7 @@ bad=$(
     grep -oE '`[a-z_0-9]+\(\)`' docs/ARCHITECTURE.md | tr -d '`()' | sort -u | while read -r name; do
         # The client's commands are defined by a macro.
         grep -rqE "(^[a-z].*[ *]|^)$name\(|^COMMAND_FUNCTION\(${name#command_}\)" --include='*.c' \
-            base proto kernels comm model worker coordinator client || echo "docs/ARCHITECTURE.md: no function $name"
+            base proto kernels comm model worker coordinator client calibrate || echo "docs/ARCHITECTURE.md: no function $name"
     done
 )
 [ -z "$bad" ] || { echo "$bad"; exit 1; }
