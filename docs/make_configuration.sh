@@ -33,3 +33,11 @@ where `--server` does not.
 
 TEXT
 "$bin/tca" --help=markdown
+cat <<'TEXT'
+
+## tca-calibrate
+
+See [tca.md](tca.md), "Calibrating".
+
+TEXT
+"$bin/tca-calibrate" --help=markdown
