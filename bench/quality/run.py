@@ -23,6 +23,7 @@ REFUSALS = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED,
 USAGE = ("document_tokens", "question_tokens", "completion_tokens", "queue_ms", "question_ms",
          "first_token_ms", "decode_ms", "kept_share", "kept_mass_mean", "kept_mass_min",
          "core_cache_bytes", "full_kv_bytes", "exchanged_bytes")
+ASK_WEIGHT = 0.03  # of a prefill's, in what is expected before any question was asked
 # They decide what fits, not what is answered.
 MEMORY_OPTIONS = ("kv_memory", "question_kv")
 
@@ -59,6 +60,10 @@ def jobs_of(plan: Plan, results: Results) -> Iterator[Job]:
                     yield Job(task, length, number, missing)
 
 
+def ask_weight(job: Job, ask: Setting) -> float:
+    return job.length * (1.0 if ask.is_prompt else ASK_WEIGHT)
+
+
 class Runner:
     def __init__(self, plan: Plan, source: texts.Source, client: Client, results: Results,
                  progress: Progress):
@@ -74,7 +79,7 @@ class Runner:
             for prefill, wanted in job.missing.items():
                 self.progress.expect(f"prefill {prefill.text}", job.length)
                 for _, ask in wanted:
-                    self.progress.expect(f"ask {ask.text}", job.length)
+                    self.progress.expect(f"ask {ask.text}", ask_weight(job, ask))
         for job in jobs:
             self._run_job(job)
         self.progress.finish()
@@ -112,7 +117,7 @@ class Runner:
         for question, ask in wanted:
             if is_asked or ask.is_prompt:
                 self._ask(sample, question, prefill, ask, document_id)
-            self.progress.advance(f"ask {ask.text}", job.length, label)
+            self.progress.advance(f"ask {ask.text}", ask_weight(job, ask), label)
 
     def _refuse(self, setting: str, error: grpc.RpcError) -> None:
         """Note it; any other failure ends the run."""

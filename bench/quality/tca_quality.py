@@ -42,8 +42,8 @@ def plan_of(args: argparse.Namespace) -> Plan:
              for name, value in given.items() if value is not None}
     if args.preset:
         plan = PRESETS[args.preset]
-        if set(given) - {"model"}:
-            plan = dataclasses.replace(plan, gates=())  # they are of the preset as it is
+        if set(given) - {"model", "questions"}:
+            plan = dataclasses.replace(plan, gates=())  # they are of the preset's own settings
     else:
         for name in ("task", "length", "ask", "out"):
             if not getattr(args, name):
