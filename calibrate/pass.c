@@ -80,9 +80,10 @@ static void next_plan(struct leader *leader)
 }
 
 static enum tca_status open_slot(struct leader *leader, int32_t slot, int32_t base_slot,
-                                 int64_t tokens)
+                                 int64_t base_tokens, int64_t tokens)
 {
-    const struct step_open open = {.slot = slot, .base_slot = base_slot, .capacity = tokens};
+    const struct step_open open = {
+        .slot = slot, .base_slot = base_slot, .base_tokens = base_tokens, .capacity = tokens};
     uint64_t failed_opens;
 
     next_plan(leader);
@@ -151,7 +152,7 @@ static enum tca_status ask(struct leader *leader, const struct calibration_quest
 {
     const struct step_item item = {.slot = QUESTION_SLOT, .tokens = sample->rows};
 
-    TCA_TRY(open_slot(leader, QUESTION_SLOT, DOCUMENT_SLOT, sample->rows));
+    TCA_TRY(open_slot(leader, QUESTION_SLOT, DOCUMENT_SLOT, sample->earlier, sample->rows));
     TCA_TRY(run_rows(leader, &item, question->ids.ids, sample->earlier, sample));
     return close_slot(leader, QUESTION_SLOT);
 }
@@ -161,7 +162,7 @@ static enum tca_status run_document(struct leader *leader, int index)
     const struct calibration_document *document = &leader->pass->documents->list[index];
 
     snprintf(leader->what, sizeof(leader->what), "calibrating, %zu tokens", document->ids.count);
-    TCA_TRY(open_slot(leader, DOCUMENT_SLOT, STEP_SLOT_NONE, (int64_t)document->ids.count));
+    TCA_TRY(open_slot(leader, DOCUMENT_SLOT, STEP_SLOT_NONE, 0, (int64_t)document->ids.count));
     TCA_TRY(prefill(leader, index));
     for (int i = 0; i < document->questions; i++)
         TCA_TRY(ask(leader, &document->question[i], next_sample(leader, index)));
