@@ -1,5 +1,6 @@
 """Facts planted in a long text are found by the real service, however the work is cut: in chunks of
-any size, over 1 to 4 ranks.
+any size, over 1 to 4 ranks. Dense attention; test_tca.py has the sparse rules, whose selection
+follows the chunks.
 
 Usage: test_needles.py TCA_COORDINATOR_PROGRAM [unittest arguments]"""
 
@@ -27,7 +28,7 @@ class Needles(unittest.TestCase):
 
     def answers(self, facts, **settings):
         """Upload the book to a service of its own and ask for `facts`."""
-        one = Service(PROGRAM, **settings)
+        one = Service(PROGRAM, rule="dense", prefill_rule="dense", **settings)
         self.addCleanup(one.clean)
         document = one.upload(self.data, document_id="book")[-1].document
         self.assertGreater(document.token_count, TOKENS * 0.98)
