@@ -203,6 +203,9 @@ static enum tca_status create_parts(struct model_shard *shard,
     TCA_TRY(model_config_read(options->model_folder, &shard->config, error));
     TCA_TRY(shard_plan_make(&shard->config, shard->group->rank, shard->group->ranks,
                             &shard->facts.shard, error));
+    if (shard->facts.shard.stripes > 1)
+        return tca_fail(error, TCA_ERR_UNSUPPORTED, "%d workers, but the pass stripes no sequence",
+                        shard->group->ranks);
     TCA_TRY(order_sums(shard, error));
     status =
         options->backend->queue_create(options->device, options->threads, &shard->device.queue);

@@ -2,6 +2,7 @@
 
 #include "model/shard_plan.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -91,6 +92,110 @@ static void first_ranks_get_one_head_more(void **state)
                              cases[i].heads[rank]);
 }
 
+/* 1 to 16 ranks of needle-9m and SmolLM2-135M: every head's stripes, every column and every
+ * vocabulary row belongs to one rank. */
+static void more_ranks_than_heads_cover_everything_once(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        for (int ranks = 1; ranks <= 16; ranks++) {
+            const struct model_config *config = &configs[i];
+            int holders[4] = {0}, ffn = 0, vocab = 0;
+
+            for (int rank = 0; rank < ranks; rank++) {
+                struct shard shard = plan(config, rank, ranks);
+
+                if (ranks <= config->kv_heads)
+                    assert_int_equal(shard.stripes, 1);
+                assert_int_equal(shard.ffn_first, ffn);
+                assert_int_equal(shard.vocab_first, vocab);
+                assert_true(shard.ffn > 0 && shard.vocab > 0);
+                assert_int_equal(shard.ffn % 16, 0);
+                assert_int_equal(shard.vocab % 16, 0);
+                assert_true(shard.stripe >= 0 && shard.stripe < shard.stripes);
+                assert_int_equal(shard.peer_first + shard.stripe, rank);
+                for (int head = 0; head < shard.kv_heads; head++)
+                    assert_int_equal(holders[shard.kv_head_first + head]++, shard.stripe);
+                for (int peer = 0; peer < shard.stripes; peer++)
+                    assert_int_equal(plan(config, shard.peer_first + peer, ranks).kv_head_first,
+                                     shard.kv_head_first);
+                ffn += shard.ffn;
+                vocab += shard.vocab;
+            }
+            assert_int_equal(ffn, config->ffn);
+            assert_int_equal(vocab, config->vocab);
+            for (int head = 0; head < config->kv_heads; head++) {
+                int least = ranks / config->kv_heads;
+
+                if (ranks <= config->kv_heads)
+                    assert_int_equal(holders[head], 1);
+                else
+                    assert_int_equal(holders[head],
+                                     least + (head < ranks % config->kv_heads ? 1 : 0));
+            }
+        }
+}
+
+static void the_first_heads_get_one_stripe_more(void **state)
+{
+    static const int heads[] = {0, 0, 1, 1, 2, 3}, stripes[] = {2, 2, 2, 2, 1, 1};
+
+    (void)state;
+    for (int rank = 0; rank < 6; rank++) {
+        struct shard shard = plan(&configs[0], rank, 6);
+
+        assert_int_equal(shard.kv_head_first, heads[rank]);
+        assert_int_equal(shard.kv_heads, 1);
+        assert_int_equal(shard.q_head_first, 2 * heads[rank]);
+        assert_int_equal(shard.q_heads, 2);
+        assert_int_equal(shard.stripes, stripes[rank]);
+        assert_int_equal(shard.stripe_unit, SHARD_STRIPE_UNIT);
+    }
+}
+
+/* Row by row, the slow way. */
+static void every_row_is_held_by_the_stripe_of_its_unit(void **state)
+{
+    (void)state;
+    for (int stripes = 1; stripes <= 3; stripes++)
+        for (int stripe = 0; stripe < stripes; stripe++) {
+            struct shard shard = {.stripes = stripes, .stripe = stripe, .stripe_unit = 64};
+            int64_t held = 0;
+
+            for (int64_t row = 0; row < 1000; row++) {
+                assert_int_equal(shard_plan_rows(&shard, row), held);
+                held += row / 64 % stripes == stripe;
+            }
+        }
+}
+
+/* The arithmetic of admission: no stripe ever needs more than its part of what is counted. */
+static void no_stripe_holds_more_than_its_sequence_counts(void **state)
+{
+    static const int64_t lengths[] = {1, 64, 4095, 4096, 4097, 8192, 12000, 100000, 1000000};
+
+    (void)state;
+    for (int ranks = 1; ranks <= 16; ranks++)
+        for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+            int64_t counted = shard_plan_kv_tokens(&configs[0], ranks, lengths[i]);
+            bool is_reached = false;
+
+            assert_true(counted >= lengths[i]);
+            assert_true(counted < lengths[i] + 5 * SHARD_STRIPE_UNIT);
+            for (int rank = 0; rank < ranks; rank++) {
+                struct shard shard = plan(&configs[0], rank, ranks);
+                int64_t needed = shard_plan_rows(&shard, lengths[i]) * shard.stripes;
+
+                assert_true(needed <= counted);
+                is_reached = is_reached || needed == counted;
+            }
+            assert_true(is_reached);
+        }
+    assert_int_equal(shard_plan_kv_tokens(&configs[0], 4, 100), 100);
+    assert_int_equal(shard_plan_kv_tokens(&configs[0], 8, 100), 200);
+    assert_int_equal(shard_plan_kv_tokens(&configs[0], 8, 8192), 8192);
+}
+
 static void impossible_plans_are_refused(void **state)
 {
     struct model_config small = {.q_heads = 4, .kv_heads = 4, .ffn = 63, .vocab = 4096};
@@ -98,9 +203,13 @@ static void impossible_plans_are_refused(void **state)
     struct shard shard;
 
     (void)state;
-    assert_int_equal(shard_plan_make(&configs[0], 0, 5, &shard, &error), TCA_ERR_UNSUPPORTED);
-    assert_non_null(strstr(error.text, "5 workers"));
-    assert_non_null(strstr(error.text, "1 to 4"));
+    assert_int_equal(shard_plan_make(&configs[2], 0, 257, &shard, &error), TCA_ERR_UNSUPPORTED);
+    assert_non_null(strstr(error.text, "257 workers"));
+    assert_non_null(strstr(error.text, "1 to 256"));
+    assert_int_equal(shard_plan_make(&configs[0], 0, 57, &shard, &error), TCA_ERR_UNSUPPORTED);
+    assert_non_null(strstr(error.text, "896 FFN columns"));
+    assert_non_null(strstr(error.text, "57 workers"));
+    assert_int_equal(shard_plan_make(&configs[0], 55, 56, &shard, &error), TCA_OK);
     assert_int_equal(shard_plan_make(&configs[0], 2, 2, &shard, &error), TCA_ERR_INVALID);
     assert_int_equal(shard_plan_make(&configs[0], -1, 2, &shard, &error), TCA_ERR_INVALID);
     assert_int_equal(shard_plan_make(&configs[0], 0, 0, &shard, &error), TCA_ERR_INVALID);
@@ -115,6 +224,10 @@ int main(void)
         cmocka_unit_test(shards_cover_everything_once),
         cmocka_unit_test(columns_follow_the_heads_in_multiples_of_16),
         cmocka_unit_test(first_ranks_get_one_head_more),
+        cmocka_unit_test(more_ranks_than_heads_cover_everything_once),
+        cmocka_unit_test(the_first_heads_get_one_stripe_more),
+        cmocka_unit_test(every_row_is_held_by_the_stripe_of_its_unit),
+        cmocka_unit_test(no_stripe_holds_more_than_its_sequence_counts),
         cmocka_unit_test(impossible_plans_are_refused),
     };
     return cmocka_run_group_tests_name("shard_plan", tests, NULL, NULL);
