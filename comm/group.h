@@ -28,6 +28,11 @@ struct comm_group {
      * all_reduce_sum adds them by base/sum_tree.h. 0 counts as 1. Equal on all ranks; set by the
      * group's user before its first sum. */
     int parts[COMM_RANKS_MAX];
+    /* What this rank has sent through this group's tensor collectives, as its peers need it and not
+     * as a transport happens to move it: all_gather and all_to_all count their `bytes` for every
+     * peer, a sum of b bytes counts 2 b (ranks - 1) / ranks (every rank sums a part and spreads it).
+     * A group made by split() counts its own. */
+    uint64_t sent_bytes;
 };
 
 struct comm_ops {
@@ -38,6 +43,24 @@ struct comm_ops {
      * as the group's creator said. */
     enum tca_status (*all_reduce_sum)(struct comm_group *group, void *buf, size_t count,
                                       enum kernel_dtype dtype, struct kernel_queue *queue);
+
+    /* recv[r] = what rank r sends. recv: device [ranks, bytes]; send: device [bytes], apart from recv
+     * or this rank's own place in it. Waits as all_reduce_sum does. */
+    enum tca_status (*all_gather)(struct comm_group *group, void *recv, const void *send,
+                                  size_t bytes, struct kernel_queue *queue);
+
+    /* recv[r] = send[own rank] of rank r. recv, send: device [ranks, bytes_per_rank], apart. Waits as
+     * all_reduce_sum does. */
+    enum tca_status (*all_to_all)(struct comm_group *group, void *recv, const void *send,
+                                  size_t bytes_per_rank, struct kernel_queue *queue);
+
+    /* Cut the group into parts of consecutive ranks, this rank's being [first, first + ranks): a group
+     * with ranks of its own from 0, `parts` of 1, and the deadlines of this one. Every rank calls it,
+     * and the parts hold every rank once; a failure may be this rank's alone. A part and its group are
+     * used by one thread, one call at a time, and fail together. Destroyed before this group.
+     * TCA_ERR_INVALID, TCA_ERR_NO_MEMORY, TCA_ERR_COMM. */
+    enum tca_status (*split)(struct comm_group *group, int first, int ranks,
+                             struct comm_group **part_out);
 
     /* Control plane: host memory, blocking. `bytes` is equal on all ranks. */
     enum tca_status (*broadcast)(struct comm_group *group, void *buf, size_t bytes, int root,

@@ -13,6 +13,11 @@ size_t reduce_element_bytes(enum kernel_dtype dtype)
     return dtype == KERNEL_F32 ? sizeof(float) : sizeof(uint16_t);
 }
 
+uint64_t reduce_sent_bytes(size_t bytes, int ranks)
+{
+    return 2 * (uint64_t)bytes * (uint64_t)(ranks - 1) / (uint64_t)ranks;
+}
+
 size_t reduce_slice_first(size_t count, int rank, int ranks)
 {
     size_t units = (count + SLICE_UNIT - 1) / SLICE_UNIT;

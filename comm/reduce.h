@@ -19,4 +19,7 @@ size_t reduce_slice_first(size_t count, int rank, int ranks);
 
 size_t reduce_element_bytes(enum kernel_dtype dtype);
 
+/* What a sum of `bytes` counts among comm_group.sent_bytes. */
+uint64_t reduce_sent_bytes(size_t bytes, int ranks);
+
 #endif

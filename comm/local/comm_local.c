@@ -14,7 +14,14 @@
 #include <string.h>
 #include <time.h>
 
-enum call_kind { CALL_ALL_REDUCE, CALL_BROADCAST, CALL_GATHER };
+enum call_kind {
+    CALL_ALL_REDUCE,
+    CALL_ALL_GATHER,
+    CALL_ALL_TO_ALL,
+    CALL_BROADCAST,
+    CALL_GATHER,
+    CALL_SPLIT
+};
 
 /* What a rank shows on arrival; apart from the buffers it must be equal on all ranks. */
 struct call {
@@ -23,17 +30,23 @@ struct call {
     int root;
     size_t size; /* elements of an all-reduce, else bytes */
     void *buf;
+    const void *send;
+    int part_first, part_ranks; /* of a split: may differ between ranks */
+    struct world *part;         /* the first rank of a part makes it; NULL: no memory */
 };
 
+/* What the groups of some ranks share. Those made by split() use the mutex, the condition and the
+ * failure of the group that they are part of, `whole`, which outlives them. */
 struct world {
+    struct world *whole; /* itself, unless it is a part */
     pthread_mutex_t mutex;
     pthread_cond_t changed;
+    bool has_failed;
     int ranks;
     int users;   /* groups not yet destroyed */
     int arrived; /* ranks inside the current call */
     int leaving; /* of them, those that have done their part */
     uint64_t calls_open, calls_done;
-    bool has_failed;
     struct call call[COMM_RANKS_MAX];
 };
 
@@ -58,6 +71,22 @@ static struct timespec deadline_after(int timeout_ms)
     return deadline;
 }
 
+/* Every rank is in the part that the first rank of its part has shown. */
+static bool parts_agree(const struct world *world)
+{
+    int first = 0;
+
+    for (int rank = 0; rank < world->ranks; rank++) {
+        const struct call *call = &world->call[rank];
+
+        if (rank == first + world->call[first].part_ranks)
+            first = rank;
+        if (call->part_first != first || call->part_ranks != world->call[first].part_ranks)
+            return false;
+    }
+    return first + world->call[first].part_ranks == world->ranks;
+}
+
 static bool calls_agree(const struct world *world)
 {
     const struct call *first = &world->call[0];
@@ -69,44 +98,59 @@ static bool calls_agree(const struct world *world)
             call->size != first->size)
             return false;
     }
-    return true;
+    return first->kind != CALL_SPLIT || parts_agree(world);
+}
+
+static void lock(struct world *world)
+{
+    pthread_mutex_lock(&world->whole->mutex);
+}
+
+static void unlock(struct world *world)
+{
+    pthread_mutex_unlock(&world->whole->mutex);
+}
+
+static void tell(struct world *world)
+{
+    pthread_cond_broadcast(&world->whole->changed);
 }
 
 static void fail(struct world *world)
 {
-    world->has_failed = true;
-    pthread_cond_broadcast(&world->changed);
+    world->whole->has_failed = true;
+    tell(world);
 }
 
 /* Returns once all ranks have shown their call. */
 static enum tca_status arrive(struct local_group *group, const struct call *call, int timeout_ms)
 {
-    struct world *world = group->world;
+    struct world *world = group->world, *whole = world->whole;
     struct timespec deadline = deadline_after(timeout_ms);
     enum tca_status status = TCA_ERR_COMM;
     uint64_t number;
 
-    pthread_mutex_lock(&world->mutex);
+    lock(world);
     number = world->calls_done;
     world->call[group->base.rank] = *call;
-    if (++world->arrived == world->ranks && !world->has_failed) {
+    if (++world->arrived == world->ranks && !whole->has_failed) {
         if (calls_agree(world)) {
             world->calls_open = number + 1;
-            pthread_cond_broadcast(&world->changed);
+            tell(world);
         } else {
             log_error("rank %d: ranks make different collective calls", group->base.rank);
             fail(world);
         }
     }
-    while (world->calls_open == number && !world->has_failed)
-        if (pthread_cond_timedwait(&world->changed, &world->mutex, &deadline) == ETIMEDOUT &&
-            world->calls_open == number && !world->has_failed) {
+    while (world->calls_open == number && !whole->has_failed)
+        if (pthread_cond_timedwait(&whole->changed, &whole->mutex, &deadline) == ETIMEDOUT &&
+            world->calls_open == number && !whole->has_failed) {
             log_error("rank %d: no answer from a peer in %d ms", group->base.rank, timeout_ms);
             fail(world);
         }
     if (world->calls_open > number)
         status = TCA_OK;
-    pthread_mutex_unlock(&world->mutex);
+    unlock(world);
     return status;
 }
 
@@ -115,17 +159,17 @@ static void leave(struct local_group *group)
     struct world *world = group->world;
     uint64_t number;
 
-    pthread_mutex_lock(&world->mutex);
+    lock(world);
     number = world->calls_open;
     if (++world->leaving == world->ranks) {
         world->arrived = 0;
         world->leaving = 0;
         world->calls_done = number;
-        pthread_cond_broadcast(&world->changed);
+        tell(world);
     }
     while (world->calls_done < number)
-        pthread_cond_wait(&world->changed, &world->mutex);
-    pthread_mutex_unlock(&world->mutex);
+        pthread_cond_wait(&world->whole->changed, &world->whole->mutex);
+    unlock(world);
 }
 
 /* Each rank sums one slice and writes it to all: nobody else touches that slice. */
@@ -156,7 +200,46 @@ static enum tca_status all_reduce_sum(struct comm_group *base, void *buf, size_t
     TCA_TRY(arrive(group, &call, group->timeout_ms));
     reduce_own_slice(group, count, dtype);
     leave(group);
+    base->sent_bytes += reduce_sent_bytes(count * reduce_element_bytes(dtype), base->ranks);
     return TCA_OK;
+}
+
+/* Take `bytes` from every rank's send buffer, at `offset` into it. */
+static enum tca_status exchange(struct local_group *group, const struct call *call, void *recv,
+                                size_t offset, struct kernel_queue *queue)
+{
+    const struct world *world = group->world;
+
+    if (group->backend != NULL && queue != NULL)
+        TCA_TRY(group->backend->queue_wait(queue));
+    TCA_TRY(arrive(group, call, group->timeout_ms));
+    for (int rank = 0; rank < world->ranks && call->size > 0; rank++) {
+        const char *from = (const char *)world->call[rank].send + offset;
+        char *to = (char *)recv + (size_t)rank * call->size;
+
+        if (from != to)
+            memcpy(to, from, call->size);
+    }
+    leave(group);
+    group->base.sent_bytes += (uint64_t)call->size * (uint64_t)(world->ranks - 1);
+    return TCA_OK;
+}
+
+static enum tca_status all_gather(struct comm_group *base, void *recv, const void *send,
+                                  size_t bytes, struct kernel_queue *queue)
+{
+    struct call call = {.kind = CALL_ALL_GATHER, .size = bytes, .send = send};
+
+    return exchange((struct local_group *)base, &call, recv, 0, queue);
+}
+
+static enum tca_status all_to_all(struct comm_group *base, void *recv, const void *send,
+                                  size_t bytes_per_rank, struct kernel_queue *queue)
+{
+    struct call call = {.kind = CALL_ALL_TO_ALL, .size = bytes_per_rank, .send = send};
+
+    return exchange((struct local_group *)base, &call, recv, (size_t)base->rank * bytes_per_rank,
+                    queue);
 }
 
 static enum tca_status broadcast(struct comm_group *base, void *buf, size_t bytes, int root,
@@ -190,9 +273,9 @@ static enum tca_status poll_error(struct comm_group *base)
     struct world *world = ((struct local_group *)base)->world;
     bool has_failed;
 
-    pthread_mutex_lock(&world->mutex);
-    has_failed = world->has_failed;
-    pthread_mutex_unlock(&world->mutex);
+    lock(world);
+    has_failed = world->whole->has_failed;
+    unlock(world);
     return has_failed ? TCA_ERR_COMM : TCA_OK;
 }
 
@@ -200,15 +283,17 @@ static void abort_group(struct comm_group *base)
 {
     struct world *world = ((struct local_group *)base)->world;
 
-    pthread_mutex_lock(&world->mutex);
+    lock(world);
     fail(world);
-    pthread_mutex_unlock(&world->mutex);
+    unlock(world);
 }
 
 static void world_destroy(struct world *world)
 {
-    pthread_cond_destroy(&world->changed);
-    pthread_mutex_destroy(&world->mutex);
+    if (world->whole == world) {
+        pthread_cond_destroy(&world->changed);
+        pthread_mutex_destroy(&world->mutex);
+    }
     free(world);
 }
 
@@ -221,17 +306,70 @@ static void destroy(struct comm_group *base)
     if (group == NULL)
         return;
     world = group->world;
-    pthread_mutex_lock(&world->mutex);
+    lock(world);
     is_last = --world->users == 0;
-    pthread_mutex_unlock(&world->mutex);
+    unlock(world);
     free(group);
     if (is_last)
         world_destroy(world);
 }
 
+/* Of some ranks of `world`. NULL: no memory. */
+static struct world *part_create(const struct world *world, int ranks)
+{
+    struct world *part = calloc(1, sizeof(*part));
+
+    if (part == NULL)
+        return NULL;
+    part->whole = world->whole;
+    part->ranks = ranks;
+    return part;
+}
+
+static enum tca_status split(struct comm_group *base, int first, int ranks,
+                             struct comm_group **part_out)
+{
+    struct local_group *group = (struct local_group *)base;
+    struct local_group *part = calloc(1, sizeof(*part));
+    struct call call = {.kind = CALL_SPLIT, .part_first = first, .part_ranks = ranks};
+    enum tca_status status;
+
+    if (part != NULL && base->rank == first)
+        call.part = part_create(group->world, ranks);
+    status = arrive(group, &call, group->timeout_ms);
+    if (status != TCA_OK) {
+        free(call.part);
+        free(part);
+        return status;
+    }
+    status = TCA_ERR_NO_MEMORY;
+    if (part != NULL) {
+        *part = *group;
+        part->base =
+            (struct comm_group){.ops = base->ops, .rank = base->rank - first, .ranks = ranks};
+        part->world = group->world->call[first].part;
+        status = part->world == NULL ? TCA_ERR_NO_MEMORY : TCA_OK;
+    }
+    if (status == TCA_OK) {
+        lock(part->world);
+        part->world->users++;
+        unlock(part->world);
+    }
+    leave(group); /* nobody destroys a part before all its ranks have it */
+    if (status != TCA_OK) {
+        free(part);
+        return status;
+    }
+    *part_out = &part->base;
+    return TCA_OK;
+}
+
 static const struct comm_ops local_ops = {
     .name = "local",
     .all_reduce_sum = all_reduce_sum,
+    .all_gather = all_gather,
+    .all_to_all = all_to_all,
+    .split = split,
     .broadcast = broadcast,
     .gather = gather,
     .poll_error = poll_error,
@@ -247,6 +385,7 @@ static struct world *world_create(int ranks)
 
     if (world == NULL)
         return NULL;
+    world->whole = world;
     world->ranks = ranks;
     pthread_mutex_init(&world->mutex, NULL);
     pthread_condattr_init(&attributes);

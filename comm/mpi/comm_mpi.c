@@ -27,18 +27,22 @@ enum { EAGER_BYTES = 4000 }; /* MPI sends at most these without asking the recei
  * it, so that it ends at most 1/16 late. */
 enum { SPIN_NS = 200 * 1000, SPIN_NS_PER_BYTE = 8 };
 enum { SLEEP_MIN_NS = 20 * 1000, SLEEP_MAX_NS = 1000 * 1000, SLEEP_SHARE = 16 };
-enum message_tag { TAG_MEET = 1, TAG_REDUCE, TAG_SPREAD, TAG_BROADCAST, TAG_GATHER };
+enum message_tag { TAG_MEET = 1, TAG_REDUCE, TAG_SPREAD, TAG_EXCHANGE, TAG_BROADCAST, TAG_GATHER };
 
+/* A part made by split() sends between the same processes, in the same order as the whole group's
+ * other calls, so that it needs no communicator of its own. */
 struct mpi_group {
     struct comm_group base;
     const struct kernel_backend *backend;
     int timeout_ms;
-    bool has_failed;
-    int posted;            /* messages under way */
-    MPI_Request *requests; /* [2 * ranks], owned */
-    MPI_Status *statuses;  /* [2 * ranks], owned */
-    int *receive_bytes;    /* [2 * ranks], owned; -1: a send */
-    uint8_t *scratch;      /* [ranks - 1, bytes of a peer's message], owned, grown on demand */
+    struct mpi_group *whole; /* itself, unless it is a part: then borrowed */
+    int first;               /* rank 0's process */
+    bool has_failed;         /* of the whole */
+    int posted;              /* messages under way */
+    MPI_Request *requests;   /* [2 * ranks], owned */
+    MPI_Status *statuses;    /* [2 * ranks], owned */
+    int *receive_bytes;      /* [2 * ranks], owned; -1: a send */
+    uint8_t *scratch;        /* [ranks - 1, bytes of a peer's message], owned, grown on demand */
     size_t scratch_bytes;
 };
 
@@ -56,7 +60,7 @@ static enum tca_status mpi_status(int code, const char *what)
 
 static enum tca_status fail(struct mpi_group *group, enum tca_status status)
 {
-    group->has_failed = true;
+    group->whole->has_failed = true;
     return status;
 }
 
@@ -64,8 +68,8 @@ static enum tca_status post_send(struct mpi_group *group, int peer, const void *
                                  enum message_tag tag)
 {
     group->receive_bytes[group->posted] = -1;
-    return mpi_status(MPI_Isend(data, (int)bytes, MPI_BYTE, peer, (int)tag, MPI_COMM_WORLD,
-                                &group->requests[group->posted++]),
+    return mpi_status(MPI_Isend(data, (int)bytes, MPI_BYTE, group->first + peer, (int)tag,
+                                MPI_COMM_WORLD, &group->requests[group->posted++]),
                       "MPI_Isend");
 }
 
@@ -73,8 +77,8 @@ static enum tca_status post_receive(struct mpi_group *group, int peer, void *dat
                                     enum message_tag tag)
 {
     group->receive_bytes[group->posted] = (int)bytes;
-    return mpi_status(MPI_Irecv(data, (int)bytes, MPI_BYTE, peer, (int)tag, MPI_COMM_WORLD,
-                                &group->requests[group->posted++]),
+    return mpi_status(MPI_Irecv(data, (int)bytes, MPI_BYTE, group->first + peer, (int)tag,
+                                MPI_COMM_WORLD, &group->requests[group->posted++]),
                       "MPI_Irecv");
 }
 
@@ -241,7 +245,7 @@ static enum tca_status all_reduce_sum(struct comm_group *base, void *buf, size_t
     size_t bytes = count * reduce_element_bytes(dtype);
     enum tca_status status;
 
-    if (group->has_failed)
+    if (group->whole->has_failed)
         return TCA_ERR_COMM;
     if (count > INT_MAX / reduce_element_bytes(dtype))
         return TCA_ERR_INVALID;
@@ -256,7 +260,65 @@ static enum tca_status all_reduce_sum(struct comm_group *base, void *buf, size_t
         status = reduce_short(group, (struct slice){buf, bytes}, dtype);
     else
         status = reduce_long(group, buf, count, dtype);
-    return status == TCA_OK ? TCA_OK : fail(group, status);
+    if (status != TCA_OK)
+        return fail(group, status);
+    base->sent_bytes += reduce_sent_bytes(bytes, base->ranks);
+    return TCA_OK;
+}
+
+static enum tca_status post_exchange(struct mpi_group *group, uint8_t *recv, const uint8_t *send,
+                                     size_t bytes, size_t send_stride)
+{
+    int rank = group->base.rank;
+
+    if (bytes > EAGER_BYTES)
+        TCA_TRY(meet(group));
+    for (int peer = 0; peer < group->base.ranks; peer++)
+        if (peer != rank)
+            TCA_TRY(post_receive(group, peer, recv + (size_t)peer * bytes, bytes, TAG_EXCHANGE));
+    for (int peer = 0; peer < group->base.ranks; peer++)
+        if (peer != rank)
+            TCA_TRY(post_send(group, peer, send + (size_t)peer * send_stride, bytes, TAG_EXCHANGE));
+    return TCA_OK;
+}
+
+/* Peer p gets the `bytes` at send + p * send_stride. */
+static enum tca_status exchange(struct mpi_group *group, uint8_t *recv, const uint8_t *send,
+                                size_t bytes, size_t send_stride, struct kernel_queue *queue)
+{
+    size_t rank = (size_t)group->base.rank;
+    size_t peers = (size_t)group->base.ranks - 1;
+    enum tca_status status;
+
+    if (group->whole->has_failed)
+        return TCA_ERR_COMM;
+    if (bytes > INT_MAX)
+        return TCA_ERR_INVALID;
+    if (group->backend != NULL && queue != NULL)
+        TCA_TRY(group->backend->queue_wait(queue));
+    if (bytes == 0)
+        return TCA_OK;
+    status = post_exchange(group, recv, send, bytes, send_stride);
+    if (recv + rank * bytes != send + rank * send_stride)
+        memcpy(recv + rank * bytes, send + rank * send_stride, bytes);
+    if (status == TCA_OK)
+        status = wait_for_data(group, peers * bytes);
+    if (status != TCA_OK)
+        return fail(group, status);
+    group->base.sent_bytes += peers * bytes;
+    return TCA_OK;
+}
+
+static enum tca_status all_gather(struct comm_group *base, void *recv, const void *send,
+                                  size_t bytes, struct kernel_queue *queue)
+{
+    return exchange((struct mpi_group *)base, recv, send, bytes, 0, queue);
+}
+
+static enum tca_status all_to_all(struct comm_group *base, void *recv, const void *send,
+                                  size_t bytes_per_rank, struct kernel_queue *queue)
+{
+    return exchange((struct mpi_group *)base, recv, send, bytes_per_rank, bytes_per_rank, queue);
 }
 
 static enum tca_status broadcast(struct comm_group *base, void *buf, size_t bytes, int root,
@@ -265,7 +327,7 @@ static enum tca_status broadcast(struct comm_group *base, void *buf, size_t byte
     struct mpi_group *group = (struct mpi_group *)base;
     enum tca_status status = TCA_OK;
 
-    if (group->has_failed)
+    if (group->whole->has_failed)
         return TCA_ERR_COMM;
     if (bytes > INT_MAX)
         return TCA_ERR_INVALID;
@@ -286,7 +348,7 @@ static enum tca_status gather(struct comm_group *base, void *recv, const void *s
     enum tca_status status = TCA_OK;
     uint8_t *place = recv;
 
-    if (group->has_failed)
+    if (group->whole->has_failed)
         return TCA_ERR_COMM;
     if (bytes > INT_MAX)
         return TCA_ERR_INVALID;
@@ -306,7 +368,7 @@ static enum tca_status gather(struct comm_group *base, void *recv, const void *s
 
 static enum tca_status poll_error(struct comm_group *base)
 {
-    return ((struct mpi_group *)base)->has_failed ? TCA_ERR_COMM : TCA_OK;
+    return ((struct mpi_group *)base)->whole->has_failed ? TCA_ERR_COMM : TCA_OK;
 }
 
 static void abort_group(struct comm_group *base)
@@ -334,7 +396,7 @@ static void destroy(struct comm_group *base)
 
     if (group == NULL)
         return;
-    if (!group->has_failed &&
+    if (group->whole == group && !group->has_failed &&
         mpi_status(MPI_Ibarrier(MPI_COMM_WORLD, &group->requests[0]), "MPI_Ibarrier") == TCA_OK) {
         group->posted = 1;
         group->receive_bytes[0] = -1;
@@ -344,9 +406,55 @@ static void destroy(struct comm_group *base)
     group_free(group);
 }
 
+/* NULL: no memory. */
+static struct mpi_group *group_create(int rank, int ranks)
+{
+    struct mpi_group *group = calloc(1, sizeof(*group));
+    size_t messages = 2 * (size_t)ranks;
+
+    if (group == NULL)
+        return NULL;
+    group->base = (struct comm_group){.rank = rank, .ranks = ranks};
+    group->whole = group;
+    group->requests = calloc(messages, sizeof(*group->requests));
+    group->statuses = calloc(messages, sizeof(*group->statuses));
+    group->receive_bytes = calloc(messages, sizeof(*group->receive_bytes));
+    if (group->requests == NULL || group->statuses == NULL || group->receive_bytes == NULL) {
+        group_free(group);
+        return NULL;
+    }
+    return group;
+}
+
+static enum tca_status split(struct comm_group *base, int first, int ranks,
+                             struct comm_group **part_out)
+{
+    struct mpi_group *group = (struct mpi_group *)base;
+    struct mpi_group *part;
+
+    if (group->whole->has_failed)
+        return TCA_ERR_COMM;
+    if (first < 0 || base->rank < first || base->rank - first >= ranks ||
+        ranks > base->ranks - first)
+        return TCA_ERR_INVALID;
+    part = group_create(base->rank - first, ranks);
+    if (part == NULL)
+        return TCA_ERR_NO_MEMORY;
+    part->base.ops = base->ops;
+    part->backend = group->backend;
+    part->timeout_ms = group->timeout_ms;
+    part->whole = group->whole;
+    part->first = group->first + first;
+    *part_out = &part->base;
+    return TCA_OK;
+}
+
 static const struct comm_ops mpi_ops = {
     .name = "mpi",
     .all_reduce_sum = all_reduce_sum,
+    .all_gather = all_gather,
+    .all_to_all = all_to_all,
+    .split = split,
     .broadcast = broadcast,
     .gather = gather,
     .poll_error = poll_error,
@@ -384,24 +492,15 @@ enum tca_status comm_mpi_create(const struct kernel_backend *backend, int timeou
                                 struct comm_group **group_out)
 {
     struct mpi_group *group;
-    size_t messages;
     int rank = 0, ranks = 0;
 
     TCA_TRY(start_mpi(&rank, &ranks));
-    group = calloc(1, sizeof(*group));
+    group = group_create(rank, ranks);
     if (group == NULL)
         return TCA_ERR_NO_MEMORY;
-    group->base = (struct comm_group){.ops = &mpi_ops, .rank = rank, .ranks = ranks};
+    group->base.ops = &mpi_ops;
     group->backend = backend;
     group->timeout_ms = timeout_ms;
-    messages = 2 * (size_t)ranks;
-    group->requests = calloc(messages, sizeof(*group->requests));
-    group->statuses = calloc(messages, sizeof(*group->statuses));
-    group->receive_bytes = calloc(messages, sizeof(*group->receive_bytes));
-    if (group->requests == NULL || group->statuses == NULL || group->receive_bytes == NULL) {
-        group_free(group);
-        return TCA_ERR_NO_MEMORY;
-    }
     *group_out = &group->base;
     return TCA_OK;
 }

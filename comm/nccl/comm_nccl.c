@@ -18,9 +18,11 @@
 
 enum { WATCH_MS = 50 };
 
+/* A part made by split() has a communicator, a watcher and control messages of its own. */
 struct nccl_group {
     struct comm_group base;
-    struct comm_group *control; /* borrowed */
+    struct nccl_group *whole;   /* what it is a part of, borrowed; NULL: of nothing */
+    struct comm_group *control; /* borrowed; a part's: owned */
     int device;
     int timeout_ms;
     cudaEvent_t marker; /* owned: behind the sums that were enqueued up to marked_ms */
@@ -38,9 +40,14 @@ struct nccl_group {
     int64_t marked_ms;
 };
 
-/* With the mutex held, or before the watcher runs. */
+/* With the mutex held, or before the watcher runs. A part's mutex is always taken before its whole's. */
 static enum tca_status fail(struct nccl_group *group, const char *what, const char *why)
 {
+    if (!group->has_failed && group->whole != NULL) {
+        pthread_mutex_lock(&group->whole->mutex);
+        (void)fail(group->whole, what, why);
+        pthread_mutex_unlock(&group->whole->mutex);
+    }
     if (!group->has_failed)
         log_error("rank %d: %s: %s", group->base.rank, what, why);
     group->has_failed = true;
@@ -79,27 +86,12 @@ static void mark(struct nccl_group *group)
     group->marked_ms = clock_monotonic_ms();
 }
 
-static enum tca_status all_reduce_sum(struct comm_group *base, void *buf, size_t count,
-                                      enum kernel_dtype dtype, struct kernel_queue *queue)
-{
-    struct nccl_group *group = (struct nccl_group *)base;
-    cudaStream_t stream = cuda_queue_from(queue)->stream;
-    ncclDataType_t type = dtype == KERNEL_F32 ? ncclFloat32 : ncclBfloat16;
-    enum tca_status status = TCA_ERR_COMM;
+static bool has_failed(struct nccl_group *group);
 
-    if (count == 0)
-        return TCA_OK;
-    pthread_mutex_lock(&group->mutex);
-    if (!group->has_failed)
-        status = finish(group, ncclAllReduce(buf, buf, count, type, ncclSum, group->comm, stream),
-                        "ncclAllReduce");
-    if (status == TCA_OK && cudaEventRecord(group->latest, stream) == cudaSuccess) {
-        group->has_later = true;
-        if (!group->is_marked)
-            mark(group);
-    }
-    pthread_mutex_unlock(&group->mutex);
-    return status;
+/* A part and its whole fail together. With the mutex held. */
+static bool is_broken(struct nccl_group *group)
+{
+    return group->has_failed || (group->whole != NULL && has_failed(group->whole));
 }
 
 static bool has_failed(struct nccl_group *group)
@@ -107,9 +99,103 @@ static bool has_failed(struct nccl_group *group)
     bool result;
 
     pthread_mutex_lock(&group->mutex);
-    result = group->has_failed;
+    result = is_broken(group);
     pthread_mutex_unlock(&group->mutex);
     return result;
+}
+
+/* Lock, and see whether the group still works; then enqueue, and close the call. */
+static enum tca_status open_call(struct nccl_group *group)
+{
+    pthread_mutex_lock(&group->mutex);
+    return is_broken(group) ? TCA_ERR_COMM : TCA_OK;
+}
+
+/* Watch what was enqueued, count what it sends, unlock. */
+static enum tca_status close_call(struct nccl_group *group, enum tca_status status,
+                                  cudaStream_t stream, uint64_t sent_bytes)
+{
+    if (status == TCA_OK && cudaEventRecord(group->latest, stream) == cudaSuccess) {
+        group->has_later = true;
+        if (!group->is_marked)
+            mark(group);
+    }
+    if (status == TCA_OK)
+        group->base.sent_bytes += sent_bytes;
+    pthread_mutex_unlock(&group->mutex);
+    return status;
+}
+
+static enum tca_status all_reduce_sum(struct comm_group *base, void *buf, size_t count,
+                                      enum kernel_dtype dtype, struct kernel_queue *queue)
+{
+    struct nccl_group *group = (struct nccl_group *)base;
+    cudaStream_t stream = cuda_queue_from(queue)->stream;
+    ncclDataType_t type = dtype == KERNEL_F32 ? ncclFloat32 : ncclBfloat16;
+    enum tca_status status;
+
+    if (count == 0)
+        return TCA_OK;
+    status = open_call(group);
+    if (status == TCA_OK)
+        status = finish(group, ncclAllReduce(buf, buf, count, type, ncclSum, group->comm, stream),
+                        "ncclAllReduce");
+    return close_call(group, status, stream,
+                      reduce_sent_bytes(count * reduce_element_bytes(dtype), base->ranks));
+}
+
+static enum tca_status all_gather(struct comm_group *base, void *recv, const void *send,
+                                  size_t bytes, struct kernel_queue *queue)
+{
+    struct nccl_group *group = (struct nccl_group *)base;
+    cudaStream_t stream = cuda_queue_from(queue)->stream;
+    enum tca_status status;
+
+    if (bytes == 0)
+        return TCA_OK;
+    status = open_call(group);
+    if (status == TCA_OK)
+        status = finish(group, ncclAllGather(send, recv, bytes, ncclUint8, group->comm, stream),
+                        "ncclAllGather");
+    return close_call(group, status, stream, (uint64_t)bytes * (uint64_t)(base->ranks - 1));
+}
+
+/* Within a group of calls, "in progress" is no news: the last call tells. */
+static ncclResult_t worse(ncclResult_t a, ncclResult_t b)
+{
+    return a != ncclSuccess && a != ncclInProgress ? a : b;
+}
+
+static ncclResult_t send_to_all(const struct nccl_group *group, char *recv, const char *send,
+                                size_t bytes, cudaStream_t stream)
+{
+    ncclResult_t result = ncclGroupStart();
+
+    if (result != ncclSuccess)
+        return result;
+    for (int peer = 0; peer < group->base.ranks; peer++) {
+        size_t at = (size_t)peer * bytes;
+
+        result = worse(result, ncclSend(send + at, bytes, ncclUint8, peer, group->comm, stream));
+        result = worse(result, ncclRecv(recv + at, bytes, ncclUint8, peer, group->comm, stream));
+    }
+    return worse(result, ncclGroupEnd());
+}
+
+static enum tca_status all_to_all(struct comm_group *base, void *recv, const void *send,
+                                  size_t bytes_per_rank, struct kernel_queue *queue)
+{
+    struct nccl_group *group = (struct nccl_group *)base;
+    cudaStream_t stream = cuda_queue_from(queue)->stream;
+    enum tca_status status;
+
+    if (bytes_per_rank == 0)
+        return TCA_OK;
+    status = open_call(group);
+    if (status == TCA_OK)
+        status = finish(group, send_to_all(group, recv, send, bytes_per_rank, stream), "ncclSend");
+    return close_call(group, status, stream,
+                      (uint64_t)bytes_per_rank * (uint64_t)(base->ranks - 1));
 }
 
 /* An aborted sum leaves anything in its buffer: what was made of it must not be sent. */
@@ -219,14 +305,50 @@ static void destroy(struct comm_group *base)
         cudaEventDestroy(group->marker);
     if (group->latest != NULL)
         cudaEventDestroy(group->latest);
+    if (group->whole != NULL)
+        group->control->ops->destroy(group->control);
     pthread_mutex_destroy(&group->mutex);
     pthread_cond_destroy(&group->changed);
     free(group);
 }
 
+/* From now on the part fails the whole, and owns its control messages. */
+static void adopt(struct nccl_group *whole, struct nccl_group *part)
+{
+    pthread_mutex_lock(&part->mutex); /* its watcher runs */
+    part->whole = whole;
+    pthread_mutex_unlock(&part->mutex);
+}
+
+/* A group over the part's control messages, as the whole was made over its own. */
+static enum tca_status split(struct comm_group *base, int first, int ranks,
+                             struct comm_group **part_out)
+{
+    struct nccl_group *group = (struct nccl_group *)base;
+    struct comm_group *control, *part;
+    struct tca_error error = {.text = ""};
+    enum tca_status status;
+
+    if (has_failed(group))
+        return TCA_ERR_COMM;
+    TCA_TRY(group->control->ops->split(group->control, first, ranks, &control));
+    status = comm_nccl_create(control, group->device, group->timeout_ms, &part, &error);
+    if (status != TCA_OK) {
+        log_error("rank %d: a part of %d ranks from %d: %s", base->rank, ranks, first, error.text);
+        control->ops->destroy(control);
+        return status;
+    }
+    adopt(group, (struct nccl_group *)part);
+    *part_out = part;
+    return TCA_OK;
+}
+
 static const struct comm_ops nccl_ops = {
     .name = "nccl",
     .all_reduce_sum = all_reduce_sum,
+    .all_gather = all_gather,
+    .all_to_all = all_to_all,
+    .split = split,
     .broadcast = broadcast,
     .gather = gather,
     .poll_error = poll_error,

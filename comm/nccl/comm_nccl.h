@@ -2,7 +2,7 @@
  * group's way (MPI's).
  *
  * The communicator is non-blocking: every call is polled against a deadline. A thread of the group
- * watches the sums under way; when one does not end in time, or NCCL reports a failure, it aborts
+ * watches what is under way; when it does not end in time, or NCCL reports a failure, it aborts
  * the communicator, so that a wait for the queue ends, and every later call fails.
  * A bf16 sum of more than two ranks is rounded by NCCL after each addition. */
 #ifndef COMM_NCCL_COMM_NCCL_H

@@ -114,6 +114,15 @@ static const char *miss_last_rank(const struct rank *rank, void *device)
     return NULL;
 }
 
+static const char *check_exchanges(const struct rank *rank, int device)
+{
+    struct collectives_device where = {
+        .backend = rank->backend, .index = device, .queue = rank->queue};
+    const char *fault = collectives_check_exchange(rank->group, &where);
+
+    return fault == NULL ? collectives_check_parts(rank->group, &where) : fault;
+}
+
 static const char *check(struct comm_group *control, bool is_loss)
 {
     struct rank rank = {.backend = kernel_backend_cuda()};
@@ -130,6 +139,8 @@ static const char *check(struct comm_group *control, bool is_loss)
         return "the group could not be made";
     }
     fault = is_loss ? miss_last_rank(&rank, device) : check_collectives(&rank, device, host);
+    if (!is_loss && fault == NULL)
+        fault = check_exchanges(&rank, control->rank);
     rank.backend->queue_destroy(rank.queue);
     rank.group->ops->destroy(rank.group);
     rank.backend->free(control->rank, device, (COUNT_MAX + 1) * sizeof(float));

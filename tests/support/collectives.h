@@ -4,9 +4,22 @@
 
 #include "comm/group.h"
 
+/* Where buffers live; NULL for host memory and finished queues. */
+struct collectives_device {
+    const struct kernel_backend *backend;
+    int index;
+    struct kernel_queue *queue;
+};
+
 /* NULL when everything was right, else what was wrong (static). All ranks must call each. */
 const char *collectives_check_sums(struct comm_group *group);
 const char *collectives_check_equal_bits(struct comm_group *group);
 const char *collectives_check_control(struct comm_group *group);
+/* all_gather and all_to_all. */
+const char *collectives_check_exchange(struct comm_group *group,
+                                       const struct collectives_device *device);
+/* The same in every way to cut the group into two parts, in turns with the whole. */
+const char *collectives_check_parts(struct comm_group *group,
+                                    const struct collectives_device *device);
 
 #endif
