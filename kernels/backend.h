@@ -78,6 +78,13 @@ struct kv_copy {
     int64_t rows;                /* room of every head, or the most of any */
 };
 
+/* Ranks that share a KV head cut what belongs to a sequence into units: unit u is on stripe
+ * u mod stripes. */
+struct kernel_stripes {
+    int stripes, stripe;
+    int64_t unit; /* rows; or values, where several rows have one */
+};
+
 /* Per-head RMS norm of queries and keys (Qwen3). */
 struct qk_norm {
     const float *q, *k; /* device [head_dim] f32; both NULL for models without QK-norm */
@@ -195,7 +202,8 @@ struct kernel_backend {
 
     /* lse_out[o][h] = logaddexp(lse_own[observers[o]][h], log-sum-exp over j of scores[o][h][j]):
      * over all causal keys of an observer. lse_own: [.., q_heads] f32, of the own chunk's
-     * attention; scores: [count, q_heads, blocks] f32; lse_out: [count, q_heads] f32. */
+     * attention; scores: [count, q_heads, blocks] f32; lse_out: [count, q_heads] f32, which may be
+     * lse_own where observers are 0, 1, .. */
     enum tca_status (*observer_lse)(struct kernel_queue *queue, float *lse_out, const float *scores,
                                     const float *lse_own, const int32_t *observers, int count,
                                     int q_heads, int64_t blocks);
@@ -250,6 +258,23 @@ struct kernel_backend {
     enum tca_status (*kept_masses)(struct kernel_queue *queue, float *masses_out,
                                    const float *lse_kept, const float *lse, int rows,
                                    const struct attention_shape *shape);
+
+    /* --- Stripes (docs/decisions/0009-stripes.md): a rank then has one KV head. --- */
+
+    /* Gathered values of all stripes back into the order of the sequence: out[i], i < total, is value
+     * (i / unit / stripes) * unit + i % unit of stripe (i / unit) % stripes. What is gathered beyond
+     * that is not read. gathered: [stripes, stride] f32, stripes->stripe does not matter;
+     * out: [total] f32, apart. */
+    enum tca_status (*interleave)(struct kernel_queue *queue, float *out, const float *gathered,
+                                  const struct kernel_stripes *stripes, int64_t stride,
+                                  int64_t total);
+
+    /* Which of the kept tokens this stripe holds, and where: token i of a unit of its own becomes row
+     * (i / unit / stripes) * unit + i % unit, in the order of `kept`, which rises. kept: [count] i32
+     * and count: [1] i32 on the device; picked_out: [room for count] i32, apart; count_out: [1]. */
+    enum tca_status (*pick)(struct kernel_queue *queue, int32_t *picked_out, int32_t *count_out,
+                            const int32_t *kept, const int32_t *count,
+                            const struct kernel_stripes *stripes);
 };
 
 const struct kernel_backend *kernel_backend_cpu(void);

@@ -99,6 +99,8 @@ static const struct kernel_backend backend_cpu = {
     .gather = cpu_gather,
     .attention_merge = cpu_attention_merge,
     .kept_masses = cpu_kept_masses,
+    .interleave = cpu_interleave,
+    .pick = cpu_pick,
 };
 
 const struct kernel_backend *kernel_backend_cpu(void)

@@ -82,4 +82,11 @@ enum tca_status cpu_gather(struct kernel_queue *base, const struct kv_copy *copy
                            int64_t kept_stride, const int32_t *counts,
                            const struct attention_shape *shape);
 
+/* stripes.c */
+enum tca_status cpu_interleave(struct kernel_queue *base, float *out, const float *gathered,
+                               const struct kernel_stripes *stripes, int64_t stride, int64_t total);
+enum tca_status cpu_pick(struct kernel_queue *base, int32_t *picked_out, int32_t *count_out,
+                         const int32_t *kept, const int32_t *count,
+                         const struct kernel_stripes *stripes);
+
 #endif
