@@ -103,14 +103,19 @@ static int64_t striped_tokens(int stripes, int64_t tokens)
     return shard_plan_rows(&fullest, tokens) * stripes;
 }
 
-int64_t shard_plan_kv_tokens(const struct model_config *config, int ranks, int64_t tokens)
+int shard_plan_stripes(int kv_heads, int ranks)
 {
-    const int stripes = ranks / config->kv_heads; /* of the heads that have fewest */
-    int64_t least, most;
+    return ranks <= kv_heads ? 1 : (ranks + kv_heads - 1) / kv_heads;
+}
 
-    if (ranks <= config->kv_heads)
-        return tokens;
-    least = striped_tokens(stripes, tokens);
-    most = ranks % config->kv_heads == 0 ? least : striped_tokens(stripes + 1, tokens);
+int64_t shard_plan_kv_tokens(int kv_heads, int ranks, int64_t tokens)
+{
+    const int stripes = shard_plan_stripes(kv_heads, ranks);
+    const int64_t most = striped_tokens(stripes, tokens);
+    int64_t least;
+
+    if (stripes == 1 || ranks % kv_heads == 0)
+        return most;
+    least = striped_tokens(stripes - 1, tokens); /* heads with a stripe less may need more */
     return least > most ? least : most;
 }

@@ -46,6 +46,9 @@ int64_t shard_plan_rows(const struct shard *shard, int64_t rows);
 /* What a sequence of `tokens` counts against the KV memory of `ranks` ranks, in tokens: the most of
  * any stripe, times the stripes. `tokens` where nothing is striped; never less, and never falling when
  * `tokens` grow. Units are of SHARD_STRIPE_UNIT. */
-int64_t shard_plan_kv_tokens(const struct model_config *config, int ranks, int64_t tokens);
+int64_t shard_plan_kv_tokens(int kv_heads, int ranks, int64_t tokens);
+
+/* The most ranks that share a KV head; 1: none do. */
+int shard_plan_stripes(int kv_heads, int ranks);
 
 #endif

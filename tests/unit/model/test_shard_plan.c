@@ -177,7 +177,7 @@ static void no_stripe_holds_more_than_its_sequence_counts(void **state)
     (void)state;
     for (int ranks = 1; ranks <= 16; ranks++)
         for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
-            int64_t counted = shard_plan_kv_tokens(&configs[0], ranks, lengths[i]);
+            int64_t counted = shard_plan_kv_tokens(4, ranks, lengths[i]);
             bool is_reached = false;
 
             assert_true(counted >= lengths[i]);
@@ -191,9 +191,13 @@ static void no_stripe_holds_more_than_its_sequence_counts(void **state)
             }
             assert_true(is_reached);
         }
-    assert_int_equal(shard_plan_kv_tokens(&configs[0], 4, 100), 100);
-    assert_int_equal(shard_plan_kv_tokens(&configs[0], 8, 100), 200);
-    assert_int_equal(shard_plan_kv_tokens(&configs[0], 8, 8192), 8192);
+    assert_int_equal(shard_plan_stripes(4, 4), 1);
+    assert_int_equal(shard_plan_stripes(4, 5), 2);
+    assert_int_equal(shard_plan_stripes(4, 8), 2);
+    assert_int_equal(shard_plan_stripes(4, 9), 3);
+    assert_int_equal(shard_plan_kv_tokens(4, 4, 100), 100);
+    assert_int_equal(shard_plan_kv_tokens(4, 8, 100), 200);
+    assert_int_equal(shard_plan_kv_tokens(4, 8, 8192), 8192);
 }
 
 static void impossible_plans_are_refused(void **state)
