@@ -16,7 +16,7 @@ static size_t heads_of(const struct core_cache *core)
     return (size_t)core->shape.layers * (size_t)core->shape.kv_heads;
 }
 
-/* Rows that a head with this budget gets memory for; 0: it reads in place. */
+/* Rows that a head with this budget may keep in a room of its own; 0: it reads in place. */
 static int64_t room_of(const struct core_cache *core, int64_t budget)
 {
     const int64_t tokens = core->budgets.tokens;
@@ -30,6 +30,14 @@ static int64_t room_of(const struct core_cache *core, int64_t budget)
     return admitted > 0 && admitted < most ? admitted : most;
 }
 
+/* Of them, those that may be here: no more than are held, but at least one, for 0 is no room. */
+static int64_t held_room(const struct core_cache *core, int64_t room)
+{
+    const int64_t held = core->options.held_tokens;
+
+    return min_i64(room, held > 0 ? held : 1);
+}
+
 static void lay_rooms(struct core_cache *core)
 {
     for (size_t at = 0; at < heads_of(core); at++) {
@@ -38,7 +46,7 @@ static void lay_rooms(struct core_cache *core)
         if (core->room[at] > 0)
             continue;
         core->budgets.rows[at] = 0;
-        core->whole_rows[at] = (int32_t)core->budgets.tokens;
+        core->whole_rows[at] = (int32_t)core->options.held_tokens;
     }
 }
 
@@ -71,7 +79,7 @@ static size_t lay_memory(struct core_cache *core, char *base, int64_t *offsets)
 
         *layer = (struct core_layer){0};
         for (int head = 0; head < heads; head++) {
-            const int64_t room = core->room[i * heads + head];
+            const int64_t room = held_room(core, core->room[i * heads + head]);
 
             offsets[i * heads + head] = rows * core->shape.head_dim;
             rows += rounded_room(room);
@@ -185,7 +193,7 @@ int core_cache_segments(const struct core_cache *core, int layer, const struct k
         segments_out[segments++] = (struct attention_segment){.k = base->k,
                                                               .v = base->v,
                                                               .head_stride = base->head_stride,
-                                                              .rows = core->budgets.tokens,
+                                                              .rows = core->options.held_tokens,
                                                               .rows_per_head = core->whole + first};
     if (rows->most_rows > 0)
         segments_out[segments++] =
@@ -217,7 +225,7 @@ enum tca_status core_cache_resize(struct core_cache *core, struct kernel_queue *
         return TCA_OK;
     }
     core->budgets.rows[at] = 0;
-    core->whole_rows[at] = (int32_t)core->budgets.tokens;
+    core->whole_rows[at] = (int32_t)core->options.held_tokens;
     core->layer[layer].has_whole = true;
     TCA_TRY(backend->upload(queue, core->whole + at, &core->whole_rows[at], sizeof(int32_t)));
     return backend->upload(queue, core->counts + at, &none, sizeof(none));

@@ -3,7 +3,9 @@
  *
  * One block of device memory: ragged rows [layer][K, V][KV head][room of that head][head_dim] bf16,
  * then the tables below. A head that may keep more than half of the document has no room of its own:
- * it reads the document in place, whole. Owned by the rank's thread; rooms are fixed when it opens. */
+ * it reads the document in place, whole. Where ranks share a KV head, budgets are for all of them, and
+ * each has the kept rows that it holds of the document. Owned by the rank's thread; rooms are fixed when
+ * it opens. */
 #ifndef WORKER_CORE_CACHE_H
 #define WORKER_CORE_CACHE_H
 
@@ -21,6 +23,7 @@ enum {
 
 struct core_cache_options {
     int q_heads;           /* of this rank */
+    int64_t held_tokens;   /* of the document on this rank: all of them, but where stripes are */
     double tau;            /* heads below are resized once; 0: off */
     int64_t room_rows;     /* with tau: of every head that has a room; 0: half of the document */
     bool copies_all;       /* the document goes away: nothing is read in place */
@@ -43,7 +46,7 @@ struct core_cache {
 
     struct core_layer *layer; /* host, owned [layers] */
     int64_t *room;            /* host, owned [layers, kv_heads] rows */
-    int32_t *whole_rows;      /* host, owned [layers, kv_heads]: document tokens, or 0 */
+    int32_t *whole_rows;      /* host, owned [layers, kv_heads]: document tokens here, or 0 */
     uint32_t *bins;           /* host, owned [layers, kv_heads, CORE_CACHE_BINS], or NULL */
 
     void *memory; /* device, owned: rows and the tables below */

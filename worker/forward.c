@@ -1,9 +1,11 @@
 #include "worker/forward.h"
 
 #include "worker/sparse.h"
+#include "worker/stripes.h"
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { WORKSPACE_ALIGNMENT = 64 };
 
@@ -14,24 +16,27 @@ struct forward {
     struct kv_shape kv;
     void *workspace; /* device, owned: the memory of every buffer below */
     size_t workspace_bytes;
-    float *residual;                       /* [rows, hidden] */
-    uint16_t *normed;                      /* [rows, hidden] */
-    void *qkv;                             /* [rows, (q_heads + 2 kv_heads) * head_dim] act */
-    uint16_t *q;                           /* [rows, q_heads, head_dim] */
-    uint16_t *attended;                    /* [rows, q_heads, head_dim] */
-    float *lse;                            /* [rows, q_heads] of the keys attended to */
-    void *delta;                           /* [rows, hidden] act: a layer half's output */
-    void *gate_up;                         /* [rows, 2 * ffn] act */
-    uint16_t *gated;                       /* [rows, ffn] */
-    float *rope;                           /* [rows, head_dim / 2, 2] */
-    float *last_residual;                  /* [logit_rows, hidden] */
-    uint16_t *last_normed;                 /* [logit_rows, hidden] */
-    float *logits;                         /* [logit_rows, vocab] */
-    int32_t *positions;                    /* host, owned [rows] */
-    struct kv_append *appends;             /* host, owned [items] */
-    struct attention_item *attended_items; /* host, owned [items] */
-    struct sparse *sparse;                 /* owned; NULL: the backend has no sparse attention */
-    forward_probe_fn probe;                /* or NULL */
+    float *residual;           /* [rows, hidden] */
+    uint16_t *normed;          /* [rows, hidden] */
+    void *qkv;                 /* [rows, (q_heads + 2 kv_heads) * head_dim] act */
+    uint16_t *q;               /* [rows, q_heads, head_dim] */
+    uint16_t *attended;        /* [stripes_room(rows), q_heads, head_dim] */
+    float *lse;                /* [stripes_room(rows), q_heads] of the keys attended to */
+    void *delta;               /* [rows, hidden] act: a layer half's output */
+    void *gate_up;             /* [rows, 2 * ffn] act */
+    uint16_t *gated;           /* [rows, ffn] */
+    float *rope;               /* [rows, head_dim / 2, 2] */
+    float *last_residual;      /* [logit_rows, hidden] */
+    uint16_t *last_normed;     /* [logit_rows, hidden] */
+    float *logits;             /* [logit_rows, vocab] */
+    int32_t *positions;        /* host, owned [rows] */
+    struct kv_append *appends; /* host, owned [items] */
+    struct attention_item *attended_items; /* host, owned [pieces_of(rows, items)] */
+    int attended_count;
+    struct attention_item *own_pieces; /* host, owned [pieces_of(rows, 1)]: of one item */
+    struct sparse *sparse;             /* owned; NULL: the backend has no sparse attention */
+    struct stripes *stripes;           /* owned; NULL: this rank shares no KV head */
+    forward_probe_fn probe;            /* or NULL */
     void *probe_context;
 };
 
@@ -61,6 +66,7 @@ static void lay_out(struct forward *forward, struct workspace_cursor *cursor)
     const struct shard *shard = forward->parts.shard;
     size_t act = dtype_bytes(forward->parts.device.backend->activation);
     size_t rows = (size_t)forward->limits.rows;
+    size_t room = (size_t)stripes_room(shard, forward->limits.rows);
     size_t logit_rows = (size_t)forward->limits.logit_rows;
     size_t hidden = (size_t)forward->parts.config->hidden;
     size_t head_dim = (size_t)forward->parts.config->head_dim;
@@ -72,8 +78,8 @@ static void lay_out(struct forward *forward, struct workspace_cursor *cursor)
     forward->normed = take(cursor, rows * hidden * sizeof(uint16_t));
     forward->qkv = take(cursor, rows * (q_cols + 2 * kv_cols) * act);
     forward->q = take(cursor, rows * q_cols * sizeof(uint16_t));
-    forward->attended = take(cursor, rows * q_cols * sizeof(uint16_t));
-    forward->lse = take(cursor, rows * (size_t)shard->q_heads * sizeof(float));
+    forward->attended = take(cursor, room * q_cols * sizeof(uint16_t));
+    forward->lse = take(cursor, room * (size_t)shard->q_heads * sizeof(float));
     forward->delta = take(cursor, rows * hidden * act);
     forward->gate_up = take(cursor, rows * 2 * ffn * act);
     forward->gated = take(cursor, rows * ffn * sizeof(uint16_t));
@@ -99,6 +105,26 @@ static struct sparse_limits sparse_limits_of(const struct forward_limits *limits
         .rows = limits->rows, .chunk_rows = limits->chunk_rows, .positions = limits->positions};
 }
 
+static struct stripes_limits stripes_limits_of(const struct forward_limits *limits)
+{
+    return (struct stripes_limits){.rows = limits->rows < CORE_CACHE_QUERIES ? CORE_CACHE_QUERIES
+                                                                             : limits->rows,
+                                   .positions = limits->positions};
+}
+
+static struct stripes_parts stripes_parts_of(const struct forward_parts *parts,
+                                             const struct attention_shape *shape)
+{
+    return (struct stripes_parts){
+        .device = parts->device, .peers = parts->peers, .shard = parts->shard, .attention = shape};
+}
+
+/* Attention items of a step: an item is one piece, or cut by tiles or units of at least a tile. */
+static size_t pieces_of(int rows, int items)
+{
+    return (size_t)rows / STRIPES_TILE + 2 * (size_t)items;
+}
+
 static size_t dense_bytes(const struct forward_parts *parts, const struct forward_limits *limits)
 {
     struct forward unused = {.parts = *parts, .limits = *limits};
@@ -113,26 +139,49 @@ size_t forward_workspace_bytes(const struct forward_parts *parts,
 {
     const struct attention_shape shape = shape_of(parts);
     const struct sparse_limits sparse = sparse_limits_of(limits);
-    const size_t bytes = dense_bytes(parts, limits);
+    const struct stripes_parts stripes = stripes_parts_of(parts, &shape);
+    const struct stripes_limits stripes_limits = stripes_limits_of(limits);
+    size_t bytes = dense_bytes(parts, limits);
 
-    if (parts->device.backend->select == NULL)
-        return bytes;
-    return bytes + sparse_workspace_bytes(&parts->device, &shape, &sparse);
+    if (parts->peers != NULL)
+        bytes += stripes_workspace_bytes(&stripes, &stripes_limits);
+    if (parts->device.backend->select != NULL)
+        bytes += sparse_workspace_bytes(&parts->device, &shape, &sparse, parts->peers != NULL);
+    return bytes;
 }
 
 static enum tca_status take_workspace(struct forward *forward)
 {
     const struct device *device = &forward->parts.device;
     const struct sparse_limits sparse = sparse_limits_of(&forward->limits);
+    const struct stripes_parts stripes = stripes_parts_of(&forward->parts, &forward->attention);
+    const struct stripes_limits stripes_limits = stripes_limits_of(&forward->limits);
     struct workspace_cursor cursor = {0};
 
     forward->workspace_bytes = dense_bytes(&forward->parts, &forward->limits);
     TCA_TRY(device->backend->alloc(device->index, forward->workspace_bytes, &forward->workspace));
     cursor.base = forward->workspace;
     lay_out(forward, &cursor);
+    if (forward->parts.peers != NULL)
+        TCA_TRY(stripes_create(&stripes, &stripes_limits, &forward->stripes));
     if (device->backend->select == NULL)
         return TCA_OK;
-    return sparse_create(device, &forward->attention, &sparse, &forward->sparse);
+    return sparse_create(device, &forward->attention, &sparse, forward->stripes, &forward->sparse);
+}
+
+static enum tca_status take_lists(struct forward *forward)
+{
+    const struct forward_limits *limits = &forward->limits;
+
+    forward->positions = malloc((size_t)limits->rows * sizeof(*forward->positions));
+    forward->appends = malloc((size_t)limits->items * sizeof(*forward->appends));
+    forward->attended_items =
+        malloc(pieces_of(limits->rows, limits->items) * sizeof(*forward->attended_items));
+    forward->own_pieces = malloc(pieces_of(limits->rows, 1) * sizeof(*forward->own_pieces));
+    return forward->positions == NULL || forward->appends == NULL ||
+                   forward->attended_items == NULL || forward->own_pieces == NULL
+               ? TCA_ERR_NO_MEMORY
+               : TCA_OK;
 }
 
 enum tca_status forward_create(const struct forward_parts *parts,
@@ -141,19 +190,17 @@ enum tca_status forward_create(const struct forward_parts *parts,
 {
     const struct model_config *config = parts->config;
     struct forward *forward = calloc(1, sizeof(*forward));
-    enum tca_status status = TCA_ERR_NO_MEMORY;
+    enum tca_status status;
 
     if (forward == NULL)
-        return tca_fail(error, status, "no memory for the forward pass");
+        return tca_fail(error, TCA_ERR_NO_MEMORY, "no memory for the forward pass");
     forward->parts = *parts;
     forward->limits = *limits;
     forward->attention = shape_of(parts);
     forward->kv = (struct kv_shape){
         .layers = config->layers, .kv_heads = parts->shard->kv_heads, .head_dim = config->head_dim};
-    forward->positions = malloc((size_t)limits->rows * sizeof(*forward->positions));
-    forward->appends = malloc((size_t)limits->items * sizeof(*forward->appends));
-    forward->attended_items = malloc((size_t)limits->items * sizeof(*forward->attended_items));
-    if (forward->positions != NULL && forward->appends != NULL && forward->attended_items != NULL)
+    status = take_lists(forward);
+    if (status == TCA_OK)
         status = take_workspace(forward);
     if (status != TCA_OK) {
         tca_fail(error, status, "no memory for a workspace of %zu bytes (%d tokens a step)",
@@ -172,11 +219,13 @@ void forward_destroy(struct forward *forward)
     if (forward == NULL)
         return;
     sparse_destroy(forward->sparse);
+    stripes_destroy(forward->stripes);
     device = &forward->parts.device;
     device->backend->free(device->index, forward->workspace, forward->workspace_bytes);
     free(forward->positions);
     free(forward->appends);
     free(forward->attended_items);
+    free(forward->own_pieces);
     free(forward);
 }
 
@@ -236,38 +285,129 @@ static struct attention_segment own_segment(const struct forward *forward,
 static int base_segments(const struct forward *forward, const struct forward_item *item, int layer,
                          struct attention_segment *segments_out)
 {
+    const int64_t rows = shard_plan_rows(forward->parts.shard, item->base_rows);
     struct kv_layer base = {0};
 
     if (item->base != NULL)
         base = kv_range_layer(item->base, &forward->kv, layer);
     if (item->core != NULL && item->core->is_selected)
         return core_cache_segments(item->core, layer, &base, segments_out);
-    if (item->base == NULL || item->base_rows == 0)
+    if (item->base == NULL || rows == 0)
         return 0;
     segments_out[0] = (struct attention_segment){
-        .k = base.k, .v = base.v, .head_stride = base.head_stride, .rows = item->base_rows};
+        .k = base.k, .v = base.v, .head_stride = base.head_stride, .rows = rows};
     return 1;
 }
 
-/* Point appends and attention items at one layer's K and V. */
+static struct stripe_rows rows_of(const struct forward *forward, const struct forward_item *item,
+                                  int layer)
+{
+    return (struct stripe_rows){.first_row = item->first_row,
+                                .rows = item->rows,
+                                .own_rows = item->own_rows,
+                                .held = kv_range_layer(item->own, &forward->kv, layer)};
+}
+
+/* The item's last `queries` rows, which lie from `first_query` on, and the own rows that they see; one
+ * piece, or where stripes meet several. */
+static struct sparse_own own_pieces(struct forward *forward, const struct forward_item *item,
+                                    int first_query, int queries, int layer)
+{
+    struct stripe_rows rows = rows_of(forward, item, layer);
+
+    if (forward->stripes == NULL) {
+        forward->own_pieces[0] =
+            (struct attention_item){.first_query = first_query,
+                                    .queries = queries,
+                                    .segments = 1,
+                                    .segment = {own_segment(forward, item, layer)}};
+        return (struct sparse_own){.piece = forward->own_pieces, .pieces = 1};
+    }
+    rows.own_rows += item->rows - queries;
+    rows.first_row = first_query;
+    rows.rows = queries;
+    return (struct sparse_own){
+        .piece = forward->own_pieces,
+        .pieces = stripes_cut_by_unit(forward->stripes, &rows, forward->own_pieces)};
+}
+
+/* Point an item's queries at the own rows that they see; returns in how many pieces. Few queries, and
+ * those whose selected base takes two segments, are attended to where their rows are stored. */
+static int point_at_own(const struct forward *forward, const struct forward_item *item, int layer,
+                        int *turn, struct attention_item *pieces_out)
+{
+    const bool is_selected = item->core != NULL && item->core->is_selected;
+    const bool is_chunk = item->chunk != NULL;
+    struct stripe_rows rows;
+
+    if (forward->stripes != NULL) {
+        rows = rows_of(forward, item, layer);
+        if (is_chunk || (item->rows > STRIPES_TILE && !is_selected))
+            return stripes_cut_by_tile(forward->stripes, &rows, !is_chunk, turn, pieces_out);
+        return stripes_cut_by_unit(forward->stripes, &rows, pieces_out);
+    }
+    pieces_out[0] = (struct attention_item){.first_query = item->first_row,
+                                            .queries = item->rows,
+                                            .segments = 1,
+                                            .segment = {own_segment(forward, item, layer)}};
+    return 1;
+}
+
+/* Point attention items at one layer's K and V. */
 static void point_at_layer(struct forward *forward, const struct forward_item *items,
                            int item_count, int layer)
 {
-    for (int i = 0; i < item_count; i++) {
-        const struct forward_item *item = &items[i];
-        struct attention_item *attended = &forward->attended_items[i];
-        const struct kv_layer own = kv_range_layer(item->own, &forward->kv, layer);
+    int turn = 0;
 
-        forward->appends[i] = (struct kv_append){.first_token = item->first_row,
-                                                 .tokens = item->rows,
+    forward->attended_count = 0;
+    for (int i = 0; i < item_count; i++) {
+        struct attention_item *piece = forward->attended_items + forward->attended_count;
+        struct attention_segment base[ATTENTION_SEGMENTS_MAX];
+        const int segments = base_segments(forward, &items[i], layer, base);
+        const int pieces = point_at_own(forward, &items[i], layer, &turn, piece);
+
+        for (; piece < forward->attended_items + forward->attended_count + pieces; piece++) {
+            memmove(piece->segment + segments, piece->segment,
+                    (size_t)piece->segments * sizeof(*piece->segment));
+            memcpy(piece->segment, base, (size_t)segments * sizeof(*base));
+            piece->segments += segments;
+        }
+        forward->attended_count += pieces;
+    }
+}
+
+/* Store the step's K and V, and leave its Q. */
+static enum tca_status append(struct forward *forward, int rows, const struct forward_item *items,
+                              int item_count, int index)
+{
+    const struct layer_weights *layer = &forward->parts.weights->layer[index];
+    const struct device *device = &forward->parts.device;
+    struct qk_norm norm = {
+        .q = layer->q_norm, .k = layer->k_norm, .eps = forward->parts.config->rms_eps};
+    int appends = item_count;
+
+    for (int i = 0; i < item_count; i++) {
+        const struct kv_layer own = kv_range_layer(items[i].own, &forward->kv, index);
+
+        forward->appends[i] = (struct kv_append){.first_token = items[i].first_row,
+                                                 .tokens = items[i].rows,
                                                  .k = own.k,
                                                  .v = own.v,
                                                  .head_stride = own.head_stride,
-                                                 .first_row = item->own_rows};
-        *attended = (struct attention_item){.first_query = item->first_row, .queries = item->rows};
-        attended->segments = base_segments(forward, item, layer, attended->segment);
-        attended->segment[attended->segments++] = own_segment(forward, item, layer);
+                                                 .first_row = items[i].own_rows};
     }
+    if (forward->stripes != NULL) {
+        forward->appends[0] = stripes_append(forward->stripes, rows);
+        appends = 1;
+    }
+    TCA_TRY(device->backend->rope_append(device->queue, forward->q, forward->appends, appends,
+                                         forward->qkv, &forward->attention, forward->rope, &norm));
+    for (int i = 0; forward->stripes != NULL && i < item_count; i++) {
+        const struct stripe_rows new_rows = rows_of(forward, &items[i], index);
+
+        TCA_TRY(stripes_keep(forward->stripes, &new_rows));
+    }
+    return TCA_OK;
 }
 
 /* Before the step's attention: keep an answer's query, and select anew by those that were kept. */
@@ -277,15 +417,16 @@ static enum tca_status refresh_core(struct forward *forward, const struct forwar
     const struct device *device = &forward->parts.device;
     struct core_cache *core = item->core;
     const ptrdiff_t values = (ptrdiff_t)forward->attention.q_heads * forward->attention.head_dim;
-    const struct attention_segment own = own_segment(forward, item, layer);
     uint16_t *kept =
         core->queries + ((ptrdiff_t)layer * CORE_CACHE_QUERIES + core->recorded) * values;
+    struct sparse_own own;
     struct kv_layer base;
 
     TCA_TRY(device->backend->copy(device->queue, kept, forward->q + item->first_row * values,
                                   (size_t)values * sizeof(*kept)));
     if (!item->refreshes)
         return TCA_OK;
+    own = own_pieces(forward, item, 0, core->recorded + 1, layer);
     base = kv_range_layer(item->base, &forward->kv, layer);
     return sparse_refresh(forward->sparse, core, &base, &own, core->recorded + 1, layer);
 }
@@ -297,7 +438,7 @@ static enum tca_status run_sparse(struct forward *forward, const struct forward_
 {
     const struct sparse_queries queries = {
         .q = forward->q, .lse = forward->lse, .first_row = item->first_row, .rows = item->rows};
-    struct attention_segment own;
+    struct sparse_own own;
     struct kv_layer rows;
 
     if (item->chunk != NULL) {
@@ -305,7 +446,7 @@ static enum tca_status run_sparse(struct forward *forward, const struct forward_
         return sparse_chunk(forward->sparse, &queries, forward->attended, &rows, item->chunk,
                             layer);
     }
-    own = own_segment(forward, item, layer);
+    own = own_pieces(forward, item, item->first_row, item->rows, layer);
     rows = kv_range_layer(item->base, &forward->kv, layer);
     return sparse_select(forward->sparse, &queries, item->core, &rows, &own, true, layer);
 }
@@ -315,16 +456,16 @@ static enum tca_status attend(struct forward *forward, const struct forward_item
                               int item_count, int layer)
 {
     const struct device *device = &forward->parts.device;
-    bool needs_lse = false;
+    bool needs_lse = forward->stripes != NULL;
 
     for (int i = 0; i < item_count; i++) {
         needs_lse |= items[i].chunk != NULL || items[i].selects;
         if (items[i].records)
             TCA_TRY(refresh_core(forward, &items[i], layer));
     }
-    TCA_TRY(device->backend->attention(device->queue, forward->attended,
-                                       needs_lse ? forward->lse : NULL, forward->q,
-                                       &forward->attention, forward->attended_items, item_count));
+    TCA_TRY(device->backend->attention(
+        device->queue, forward->attended, needs_lse ? forward->lse : NULL, forward->q,
+        &forward->attention, forward->attended_items, forward->attended_count));
     for (int i = 0; i < item_count; i++)
         if (items[i].chunk != NULL || items[i].selects)
             TCA_TRY(run_sparse(forward, &items[i], layer));
@@ -352,6 +493,33 @@ static enum tca_status show_probe(const struct forward *forward, const struct fo
     return forward->probe == NULL ? TCA_OK : forward->probe(forward->probe_context, &view);
 }
 
+/* delta = what the rows attended to, through o_proj; of a striped rank, its share of the rows, and zeros
+ * for those that its peers bring. */
+static enum tca_status project(struct forward *forward, int rows, int index)
+{
+    const struct kernel_weight *o_proj = forward->parts.weights->layer[index].o_proj;
+    const struct device *device = &forward->parts.device;
+    const struct kernel_backend *backend = device->backend;
+    const size_t row_bytes =
+        (size_t)forward->parts.config->hidden * dtype_bytes(backend->activation);
+    struct stripe_share share = {.rows = rows, .attended = forward->attended};
+    char *delta = forward->delta;
+    size_t before, after;
+
+    if (forward->stripes != NULL)
+        TCA_TRY(stripes_exchange(forward->stripes, forward->attended, forward->lse, rows, &share));
+    before = (size_t)share.first * row_bytes;
+    after = (size_t)(share.first + share.rows) * row_bytes;
+    if (before > 0)
+        TCA_TRY(backend->zero(device->queue, delta, before));
+    if ((size_t)rows * row_bytes > after)
+        TCA_TRY(backend->zero(device->queue, delta + after, (size_t)rows * row_bytes - after));
+    if (share.rows == 0)
+        return TCA_OK;
+    return backend->linear(device->queue, delta + before, backend->activation, share.attended,
+                           o_proj, NULL, share.rows);
+}
+
 /* delta = this layer's attention output, from the normed residual. */
 static enum tca_status run_attention(struct forward *forward, int rows,
                                      const struct forward_item *items, int item_count, int index)
@@ -360,16 +528,13 @@ static enum tca_status run_attention(struct forward *forward, int rows,
     const struct device *device = &forward->parts.device;
     const struct kernel_backend *backend = device->backend;
     const struct model_config *config = forward->parts.config;
-    struct qk_norm norm = {.q = layer->q_norm, .k = layer->k_norm, .eps = config->rms_eps};
 
     TCA_TRY(backend->linear(device->queue, forward->qkv, backend->activation, forward->normed,
                             layer->qkv, layer->qkv_bias, rows));
-    TCA_TRY(backend->rope_append(device->queue, forward->q, forward->appends, item_count,
-                                 forward->qkv, &forward->attention, forward->rope, &norm));
+    TCA_TRY(append(forward, rows, items, item_count, index));
     TCA_TRY(attend(forward, items, item_count, index));
     TCA_TRY(show_probe(forward, items, item_count, index));
-    TCA_TRY(backend->linear(device->queue, forward->delta, backend->activation, forward->attended,
-                            layer->o_proj, NULL, rows));
+    TCA_TRY(project(forward, rows, index));
     return sum_over_ranks(forward, forward->delta, (size_t)rows * (size_t)config->hidden,
                           backend->activation);
 }

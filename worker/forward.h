@@ -2,7 +2,9 @@
  *
  * Every row is a token. All rows go through the linear layers together; attention treats each
  * item's rows over its own keys. The residual stream is f32. Two all-reduces a layer complete the
- * partial sums of o_proj and down. The workspace is allocated once; a step allocates nothing.
+ * partial sums of o_proj and down. Ranks that share a KV head hold stripes of the sequences and
+ * exchange what they need of one another (stripes.h); ranges are of a rank's own rows, every other
+ * count of rows is of the whole sequence. The workspace is allocated once; a step allocates nothing.
  * Owned by the rank's thread; every rank runs the same steps in the same order. */
 #ifndef WORKER_FORWARD_H
 #define WORKER_FORWARD_H
@@ -30,6 +32,7 @@ struct forward_limits {
 struct forward_parts {
     struct device device;
     struct comm_group *group;
+    struct comm_group *peers; /* the ranks that share this one's KV head; NULL: it has no stripes */
     const struct model_config *config;
     const struct shard *shard;
     const struct weights *weights;
@@ -60,7 +63,7 @@ struct forward_view {
     const struct attention_shape *shape;
     const struct kv_shape *kv; /* kv_range_layer() finds an item's rows of this layer */
     const uint16_t *q;         /* device [rows, q_heads, head_dim] bf16, of all items */
-    const uint16_t *attended;  /* device, of the same shape: what they read */
+    const uint16_t *attended;  /* device, of the same shape: what they read, of this rank's rows */
     const struct forward_item *items;
     int item_count;
 };

@@ -76,6 +76,7 @@ static enum tca_status load(const struct rank *rank, struct rank_device *device,
                                         .window_tokens = options->window_tokens,
                                         .refresh_every = options->refresh_every,
                                         .profile = options->profile,
+                                        .stripe_unit = options->stripe_unit,
                                         .has_dummy_weights = options->has_dummy_weights,
                                         .timeout_ms = GROUP_RUN_TIMEOUT_MS};
     struct tca_error error = {.text = ""};

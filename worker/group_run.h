@@ -26,6 +26,7 @@ struct group_run_options {
     int64_t window_tokens; /* of every selection; 0: the default */
     int64_t refresh_every; /* 0: never */
     const char *profile;   /* file; NULL: the model folder's */
+    int stripe_unit;       /* tokens; 0: the default */
     int max_sequences;
     bool has_dummy_weights;
     enum device_wish device;              /* local_ranks > 1: the CPU */

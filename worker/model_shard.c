@@ -18,9 +18,13 @@ enum {
     PROFILE_PATH_BYTES = 4096 + 32,
 };
 
+_Static_assert((int)SHARD_RANKS_MAX <= (int)COMM_RANKS_MAX, "a plan has more ranks than a group");
+
 struct model_shard {
     struct device device;
     struct comm_group *group;
+    struct comm_group
+        *peers; /* owned; the ranks that share this one's KV head, NULL: nothing is shared */
     struct model_config config;
     struct model_shard_facts facts;
     struct step_limits limits;
@@ -33,7 +37,7 @@ struct model_shard {
     int sequences;
     struct sequence_host host;
     struct profile *profile;        /* owned, or NULL */
-    int kv_heads[COMM_RANKS_MAX];   /* of every rank */
+    int kv_heads[COMM_RANKS_MAX];   /* of every rank; of those that share one, the first has it */
     struct forward_item *items;     /* owned [limits.items] */
     struct step_selected *selected; /* owned [limits.items] */
     int selections;
@@ -80,6 +84,9 @@ static enum tca_status reserve_kv(struct model_shard *shard,
     struct kv_shape shape = {.layers = shard->config.layers,
                              .kv_heads = shard->facts.shard.kv_heads,
                              .head_dim = shard->config.head_dim};
+    const int64_t token_bytes =
+        (int64_t)(kv_cache_range_bytes(&shape, KV_CACHE_GRANULE) / KV_CACHE_GRANULE);
+    const int stripes = shard->facts.shard.stripes;
     size_t budget_bytes = options->kv_memory_bytes;
     enum tca_status status;
     size_t free_bytes;
@@ -92,13 +99,12 @@ static enum tca_status reserve_kv(struct model_shard *shard,
         budget_bytes = free_bytes / 2 / (size_t)options->ranks_on_device;
     kv_cache_init(&shard->kv, &shard->device, &shape, budget_bytes);
     shard->facts.kv_bytes = budget_bytes;
-    shard->facts.kv_capacity_tokens = kv_cache_capacity(&shard->kv);
-    shard->facts.kv_bytes_per_token =
-        (int64_t)(kv_cache_range_bytes(&shape, KV_CACHE_GRANULE) / KV_CACHE_GRANULE);
+    shard->facts.kv_capacity_tokens = kv_cache_capacity(&shard->kv) * stripes;
+    shard->facts.kv_bytes_per_token = token_bytes / stripes;
     if (shard->facts.kv_capacity_tokens == 0)
         return tca_fail(error, TCA_ERR_NO_MEMORY,
                         "KV memory: %zu bytes do not hold %d tokens of %lld bytes", budget_bytes,
-                        KV_CACHE_GRANULE, (long long)shard->facts.kv_bytes_per_token);
+                        KV_CACHE_GRANULE, (long long)token_bytes);
     return TCA_OK;
 }
 
@@ -108,6 +114,7 @@ static enum tca_status create_pass(struct model_shard *shard,
 {
     struct forward_parts parts = {.device = shard->device,
                                   .group = shard->group,
+                                  .peers = shard->peers,
                                   .config = &shard->config,
                                   .shard = &shard->facts.shard,
                                   .weights = shard->weights};
@@ -189,7 +196,40 @@ static enum tca_status order_sums(struct model_shard *shard, struct tca_error *e
 
         TCA_TRY(shard_plan_make(&shard->config, rank, shard->group->ranks, &other, error));
         shard->group->parts[rank] = other.kv_heads;
-        shard->kv_heads[rank] = other.kv_heads;
+        shard->kv_heads[rank] = other.stripe == 0 ? other.kv_heads : 0;
+    }
+    return TCA_OK;
+}
+
+/* What this rank holds, and with whom. Before anything that may fail on one rank alone: the others
+ * wait for it in the split. */
+static enum tca_status find_place(struct model_shard *shard,
+                                  const struct model_shard_options *options,
+                                  struct tca_error *error)
+{
+    struct comm_group *group = shard->group;
+    struct shard *place = &shard->facts.shard;
+    enum tca_status status;
+
+    TCA_TRY(shard_plan_make(&shard->config, group->rank, group->ranks, place, error));
+    if (options->stripe_unit != 0)
+        place->stripe_unit = options->stripe_unit;
+    if (place->stripe_unit < 1 || place->stripe_unit % KV_CACHE_GRANULE != 0)
+        return tca_fail(error, TCA_ERR_INVALID, "stripe unit %d, allowed: multiples of %d",
+                        place->stripe_unit, KV_CACHE_GRANULE);
+    if (group->ranks <= shard->config.kv_heads)
+        return TCA_OK;
+    if (options->backend->attention_merge == NULL || options->backend->pick == NULL)
+        return tca_fail(error, TCA_ERR_UNSUPPORTED,
+                        "%d workers, but on device %s no two share one of the model's %d KV heads",
+                        group->ranks, options->backend->name, shard->config.kv_heads);
+    status = group->ops->split(group, place->peer_first, place->stripes, &shard->peers);
+    if (status != TCA_OK)
+        return tca_fail(error, status, "a group of %d ranks from %d: %s", place->stripes,
+                        place->peer_first, tca_status_text(status));
+    if (place->stripes == 1) {
+        shard->peers->ops->destroy(shard->peers);
+        shard->peers = NULL;
     }
     return TCA_OK;
 }
@@ -201,11 +241,7 @@ static enum tca_status create_parts(struct model_shard *shard,
     enum tca_status status;
 
     TCA_TRY(model_config_read(options->model_folder, &shard->config, error));
-    TCA_TRY(shard_plan_make(&shard->config, shard->group->rank, shard->group->ranks,
-                            &shard->facts.shard, error));
-    if (shard->facts.shard.stripes > 1)
-        return tca_fail(error, TCA_ERR_UNSUPPORTED, "%d workers, but the pass stripes no sequence",
-                        shard->group->ranks);
+    TCA_TRY(find_place(shard, options, error));
     TCA_TRY(order_sums(shard, error));
     status =
         options->backend->queue_create(options->device, options->threads, &shard->device.queue);
@@ -219,7 +255,7 @@ static enum tca_status create_parts(struct model_shard *shard,
     TCA_TRY(reserve_kv(shard, options, error));
     shard->host = (struct sequence_host){.kv = &shard->kv,
                                          .source = budget_source_of(shard, options),
-                                         .q_heads = shard->facts.shard.q_heads,
+                                         .shard = &shard->facts.shard,
                                          .chunk_tokens = options->chunk_tokens,
                                          .refresh_every = options->refresh_every};
     return TCA_OK;
@@ -275,6 +311,8 @@ void model_shard_destroy(struct model_shard *shard)
     weights_destroy(shard->weights);
     if (shard->device.queue != NULL)
         shard->device.backend->queue_destroy(shard->device.queue);
+    if (shard->peers != NULL)
+        shard->peers->ops->destroy(shard->peers);
     free(shard);
 }
 
@@ -306,6 +344,15 @@ const struct device *model_shard_device(const struct model_shard *shard)
 void model_shard_set_probe(struct model_shard *shard, forward_probe_fn probe, void *context)
 {
     forward_set_probe(shard->forward, probe, context);
+}
+
+int64_t model_shard_kv_tokens(const struct model_shard *shard, int64_t sequence_tokens,
+                              int64_t kept_tokens)
+{
+    const int kv_heads = shard->config.kv_heads, ranks = shard->group->ranks;
+
+    return shard_plan_kv_tokens(kv_heads, ranks, sequence_tokens) +
+           shard_plan_stripes(kv_heads, ranks) * kept_tokens;
 }
 
 static struct sequence *find_sequence(struct model_shard *shard, int32_t slot)
@@ -504,8 +551,8 @@ static enum tca_status settle_selections(struct model_shard *shard, const struct
         *selected = (struct step_selected){.item = i};
         shard->selections++;
         TCA_TRY(selection_report_make(&shard->device, sequence->core, &shard->kv.shape,
-                                      shard->facts.shard.q_heads, sequence->base_tokens,
-                                      item->tokens, &selected->report));
+                                      &shard->facts.shard, sequence->base_tokens, item->tokens,
+                                      &selected->report));
         TCA_TRY(selection_report_gather(shard->group, &selected->report, shard->timeout_ms));
         if (sequence->reports_selection)
             TCA_TRY(gather_bins(shard, sequence, selected));
@@ -513,10 +560,17 @@ static enum tca_status settle_selections(struct model_shard *shard, const struct
     return TCA_OK;
 }
 
+static uint64_t sent_bytes(const struct model_shard *shard)
+{
+    return shard->group->sent_bytes + (shard->peers == NULL ? 0 : shard->peers->sent_bytes);
+}
+
 enum tca_status model_shard_apply(struct model_shard *shard, const struct step_plan *plan,
                                   model_shard_row_fn row, void *context,
                                   struct step_answer *answer_out)
 {
+    const uint64_t sent_before = sent_bytes(shard);
+
     *answer_out = (struct step_answer){.status = TCA_OK};
     forget_selected(shard);
     TCA_TRY(close_sequences(shard, plan));
@@ -528,6 +582,7 @@ enum tca_status model_shard_apply(struct model_shard *shard, const struct step_p
     TCA_TRY(tell_top_rows(shard, plan, row, context));
     TCA_TRY(tell_full_rows(shard, plan, row, context));
     TCA_TRY(settle_selections(shard, plan));
+    answer_out->sent_bytes = sent_bytes(shard) - sent_before;
     /* Work may still be under way; its failure belongs to this step. */
     return shard->device.backend->queue_wait(shard->device.queue);
 }

@@ -34,6 +34,7 @@ struct model_shard_options {
     int64_t window_tokens;  /* that every selection keeps at the end */
     int64_t refresh_every;  /* tokens of an answer until it selects again; 0: never */
     const char *profile;    /* file; NULL: the model folder's, if there is one */
+    int stripe_unit;        /* tokens, a multiple of 64; 0: SHARD_STRIPE_UNIT */
 };
 
 struct model_shard_facts {
@@ -42,8 +43,8 @@ struct model_shard_facts {
     size_t weight_bytes;
     size_t workspace_bytes;
     size_t kv_bytes;            /* budget */
-    int64_t kv_capacity_tokens; /* of one sequence with the whole budget */
-    int64_t kv_bytes_per_token; /* of this rank */
+    int64_t kv_capacity_tokens; /* as shard_plan_kv_tokens counts them, with the whole budget */
+    int64_t kv_bytes_per_token; /* of this rank, on average */
     char fingerprint[65];       /* hex; "dummy" for dummy weights */
     char profile_id[17];        /* hex; "": no profile */
     bool has_tca_profile;       /* it has (mu, sigma) for the rule tca */
@@ -55,14 +56,15 @@ struct step_answer {
     int32_t status;        /* enum tca_status; a failure ends the group */
     uint32_t reserved;     /* 0 */
     uint64_t failed_opens; /* bit i: the plan's open i found no memory here; close the slot */
+    uint64_t sent_bytes;   /* through tensor collectives, in this step */
 };
 
 /* Rank 0 only: one wanted row of logits; token: index of its token in the plan. */
 typedef void (*model_shard_row_fn)(void *context, int token, int item,
                                    const struct logits_row *row);
 
-/* Load this rank's part; borrows group. On failure nothing is kept, and the other ranks know
- * nothing of it: the caller tells them. */
+/* Load this rank's part; borrows group. Collective with more ranks than KV heads. On failure nothing is
+ * kept, and the other ranks know nothing of it: the caller tells them. */
 enum tca_status model_shard_create(const struct model_shard_options *options,
                                    struct comm_group *group, struct model_shard **shard_out,
                                    struct tca_error *error);
@@ -78,6 +80,10 @@ size_t model_shard_used_bytes(const struct model_shard *shard);
 const struct device *model_shard_device(const struct model_shard *shard);
 /* See forward_set_probe(). */
 void model_shard_set_probe(struct model_shard *shard, forward_probe_fn probe, void *context);
+
+/* What a sequence, or rows that every rank may have to hold, count against kv_capacity_tokens. */
+int64_t model_shard_kv_tokens(const struct model_shard *shard, int64_t sequence_tokens,
+                              int64_t kept_tokens);
 
 /* What an item of the last plan selected, on rank 0. */
 struct step_selected {

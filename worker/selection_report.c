@@ -17,8 +17,15 @@ static enum tca_status add_heads(const struct core_cache *core, const int32_t *c
     return TCA_OK;
 }
 
+/* Stripes other than the first tell their rows alone. */
+static void leave_to_first(const struct shard *shard, struct selection_report *report)
+{
+    if (shard->stripe > 0)
+        *report = (struct selection_report){.kept_rows = report->kept_rows, .mass_min = 1.0};
+}
+
 enum tca_status selection_report_make(const struct device *device, const struct core_cache *core,
-                                      const struct kv_shape *shape, int q_heads,
+                                      const struct kv_shape *shape, const struct shard *shard,
                                       int64_t base_tokens, int rows,
                                       struct selection_report *report_out)
 {
@@ -29,8 +36,9 @@ enum tca_status selection_report_make(const struct device *device, const struct 
 
     *report_out = (struct selection_report){.heads = (int64_t)heads, .mass_min = 1.0};
     if (core == NULL) {
-        report_out->kept_rows = (int64_t)heads * base_tokens;
+        report_out->kept_rows = (int64_t)heads * shard_plan_rows(shard, base_tokens);
         report_out->mass_sum = (double)heads;
+        leave_to_first(shard, report_out);
         return TCA_OK;
     }
     counts = malloc(heads * sizeof(*counts));
@@ -42,7 +50,9 @@ enum tca_status selection_report_make(const struct device *device, const struct 
         status = device->backend->download(device->queue, masses, core->masses,
                                            heads * 2 * sizeof(*masses));
     if (status == TCA_OK)
-        status = add_heads(core, counts, masses, rows * (q_heads / shape->kv_heads), report_out);
+        status =
+            add_heads(core, counts, masses, rows * (shard->q_heads / shape->kv_heads), report_out);
+    leave_to_first(shard, report_out);
     free(counts);
     free(masses);
     return status;

@@ -4,6 +4,7 @@
 #define WORKER_SELECTION_REPORT_H
 
 #include "comm/group.h"
+#include "model/shard_plan.h"
 #include "worker/core_cache.h"
 #include "worker/device.h"
 
@@ -17,9 +18,10 @@ struct selection_report {
     double mass_min;   /* least of any query */
 };
 
-/* This rank's part. core NULL: everything is kept. rows: queries that selected. Waits. */
+/* This rank's part; ranks that share a KV head each report the rows that they hold, and the first of
+ * them the pairs and masses. core NULL: everything is kept. rows: queries that selected. Waits. */
 enum tca_status selection_report_make(const struct device *device, const struct core_cache *core,
-                                      const struct kv_shape *shape, int q_heads,
+                                      const struct kv_shape *shape, const struct shard *shard,
                                       int64_t base_tokens, int rows,
                                       struct selection_report *report_out);
 

@@ -4,13 +4,14 @@
 static enum tca_status open_core(struct sequence *sequence, const struct sequence_host *host,
                                  const struct step_open *open)
 {
-    const struct core_cache_options options = {.q_heads = host->q_heads,
-                                               .tau = open->sparsity.tau,
-                                               .room_rows = open->sparsity.core_tokens,
-                                               .copies_all = open->is_base_leaving,
-                                               .refresh_every =
-                                                   open->is_base_leaving ? 0 : host->refresh_every,
-                                               .has_bins = open->reports_selection};
+    const struct core_cache_options options = {
+        .q_heads = host->shard->q_heads,
+        .held_tokens = shard_plan_rows(host->shard, open->base_tokens),
+        .tau = open->sparsity.tau,
+        .room_rows = open->sparsity.core_tokens,
+        .copies_all = open->is_base_leaving,
+        .refresh_every = open->is_base_leaving ? 0 : host->refresh_every,
+        .has_bins = open->reports_selection};
     struct head_budgets budgets;
     enum tca_status status;
 
@@ -27,13 +28,16 @@ enum tca_status sequence_open(struct sequence *sequence, const struct sequence_h
                               const struct step_open *open)
 {
     const bool is_sparse = open->sparsity.method.rule != SELECT_DENSE;
+    const int64_t held = shard_plan_rows(host->shard, open->capacity);
 
     *sequence = (struct sequence){.is_open = true,
                                   .base_slot = open->base_slot,
                                   .base_tokens = open->base_tokens,
                                   .reports_selection = open->reports_selection,
                                   .sparsity = open->sparsity};
-    TCA_TRY(kv_cache_take(host->kv, open->capacity, &sequence->kv));
+    if (held > 0)
+        TCA_TRY(kv_cache_take(host->kv, held, &sequence->kv));
+    sequence->capacity = open->capacity;
     if (is_sparse && open->base_slot == STEP_SLOT_NONE)
         return head_budgets_init(&sequence->chunk, &host->source, &open->sparsity.method);
     if (is_sparse && open->base_tokens > 0)
@@ -86,7 +90,7 @@ enum tca_status sequence_place(struct sequence *sequence, const struct sequence_
 {
     const bool is_selected = sequence->core != NULL && sequence->core->is_selected;
 
-    if (sequence->rows != item->own_rows || item->tokens > sequence->kv.capacity - sequence->rows)
+    if (sequence->rows != item->own_rows || item->tokens > sequence->capacity - sequence->rows)
         return TCA_ERR_INVALID;
     if (sequence->base_slot != STEP_SLOT_NONE && base == NULL &&
         !(is_selected && sequence->core->options.copies_all))

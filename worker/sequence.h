@@ -16,14 +16,15 @@
 struct sequence_host {
     struct kv_cache *kv;
     struct budget_source source;
-    int q_heads;
+    const struct shard *shard;
     int chunk_tokens;
     int64_t refresh_every;
 };
 
 struct sequence {
     bool is_open;
-    struct kv_range kv; /* empty when the open found no memory */
+    struct kv_range kv; /* this rank's rows; empty when it has none, or the open found no memory */
+    int64_t capacity;   /* tokens; 0: the open found no memory */
     int64_t rows;
     int32_t base_slot;   /* or STEP_SLOT_NONE */
     int64_t base_tokens; /* before its own row 0 */

@@ -16,25 +16,31 @@ struct sparse {
     struct device device;
     struct attention_shape shape;
     struct sparse_limits limits;
-    int observers; /* most that have block scores at once */
+    struct stripes *stripes; /* borrowed, or NULL */
+    int observers;           /* most that have block scores at once */
     void *workspace;
     size_t workspace_bytes;
-    float *scores;        /* [observers, q_heads, blocks] */
-    float *masses;        /* [kv_heads, blocks] */
-    float *tokens;        /* [kv_heads, positions] */
-    float *observer_lse;  /* [observers, q_heads] */
-    int32_t *kept;        /* [kv_heads, positions] */
-    int32_t *counts;      /* [kv_heads] */
-    int32_t *whole;       /* [kv_heads] rows of heads that read in place */
-    int64_t *offsets;     /* [kv_heads] of the gathered rows */
-    uint16_t *gathered;   /* [2, gather_rows, head_dim] */
-    uint16_t *out;        /* [rows, q_heads, head_dim] */
-    float *lse;           /* [rows, q_heads] */
-    int64_t gather_rows;  /* of all heads together */
-    int32_t *observer;    /* host, owned [limits.rows]: rows of q */
-    int64_t *chunk_rows;  /* host, owned [kv_heads]: budgets of the layer at hand */
-    int64_t *host_offset; /* host, owned [kv_heads] */
-    int32_t *host_whole;  /* host, owned [kv_heads] */
+    float *scores;       /* [observers, q_heads, blocks] */
+    float *masses;       /* [kv_heads, blocks] */
+    float *tokens;       /* [kv_heads, positions] */
+    float *observer_lse; /* [observers, q_heads] */
+    int32_t *kept;       /* [kv_heads, positions] */
+    int32_t *counts;     /* [kv_heads] */
+    int32_t *whole;      /* [kv_heads] rows of heads that read in place */
+    int64_t *offsets;    /* [kv_heads] of the gathered rows */
+    uint16_t *gathered;  /* [2, gather_rows, head_dim] */
+    uint16_t *out;       /* [rows, q_heads, head_dim] */
+    float *lse;          /* [rows, q_heads] */
+    int64_t gather_rows; /* of all heads together */
+    int32_t
+        *picked; /* the rows that this rank holds of `kept`: itself, or with stripes [positions] */
+    int32_t *kept_counts;         /* with stripes: [1] of `kept` */
+    float *whole_lse;             /* with stripes: [rows, q_heads] over the keys of all */
+    int32_t *observer;            /* host, owned [limits.rows]: rows of q */
+    int64_t *chunk_rows;          /* host, owned [kv_heads]: budgets of the layer at hand */
+    int64_t *host_offset;         /* host, owned [kv_heads] */
+    int32_t *host_whole;          /* host, owned [kv_heads] */
+    struct attention_item *items; /* host, owned [limits.rows / STRIPES_TILE + 2] */
 };
 
 static void *take(char *base, size_t *used, size_t bytes)
@@ -54,7 +60,7 @@ static int chunk_observers(int chunk_rows)
 }
 
 /* The one list of the workspace's buffers; returns the bytes. */
-static size_t lay_out(struct sparse *sparse, char *base)
+static size_t lay_out(struct sparse *sparse, char *base, bool has_stripes)
 {
     const struct attention_shape *shape = &sparse->shape;
     const size_t q_heads = (size_t)shape->q_heads, kv_heads = (size_t)shape->kv_heads;
@@ -76,6 +82,12 @@ static size_t lay_out(struct sparse *sparse, char *base)
         take(base, &used, 2 * (size_t)sparse->gather_rows * head_dim * sizeof(uint16_t));
     sparse->out = take(base, &used, rows * q_heads * head_dim * sizeof(uint16_t));
     sparse->lse = take(base, &used, rows * q_heads * sizeof(float));
+    sparse->picked = sparse->kept;
+    if (has_stripes) {
+        sparse->whole_lse = take(base, &used, rows * q_heads * sizeof(float));
+        sparse->picked = take(base, &used, positions * sizeof(int32_t));
+        sparse->kept_counts = take(base, &used, sizeof(int32_t));
+    }
     return used;
 }
 
@@ -94,16 +106,17 @@ static void set_sizes(struct sparse *sparse, const struct device *device,
 }
 
 size_t sparse_workspace_bytes(const struct device *device, const struct attention_shape *shape,
-                              const struct sparse_limits *limits)
+                              const struct sparse_limits *limits, bool has_stripes)
 {
     struct sparse unused = {0};
 
     set_sizes(&unused, device, shape, limits);
-    return lay_out(&unused, NULL);
+    return lay_out(&unused, NULL, has_stripes);
 }
 
 enum tca_status sparse_create(const struct device *device, const struct attention_shape *shape,
-                              const struct sparse_limits *limits, struct sparse **sparse_out)
+                              const struct sparse_limits *limits, struct stripes *stripes,
+                              struct sparse **sparse_out)
 {
     const size_t heads = (size_t)shape->kv_heads;
     struct sparse *sparse = calloc(1, sizeof(*sparse));
@@ -112,19 +125,22 @@ enum tca_status sparse_create(const struct device *device, const struct attentio
     if (sparse == NULL)
         return status;
     set_sizes(sparse, device, shape, limits);
+    sparse->stripes = stripes;
+    sparse->items =
+        malloc(((size_t)sparse->limits.rows / STRIPES_TILE + 2) * sizeof(*sparse->items));
     sparse->observer = malloc((size_t)sparse->limits.rows * sizeof(*sparse->observer));
     sparse->chunk_rows = malloc(heads * sizeof(*sparse->chunk_rows));
     sparse->host_offset = malloc(heads * sizeof(*sparse->host_offset));
     sparse->host_whole = malloc(heads * sizeof(*sparse->host_whole));
-    sparse->workspace_bytes = lay_out(sparse, NULL);
-    if (sparse->observer != NULL && sparse->chunk_rows != NULL && sparse->host_offset != NULL &&
-        sparse->host_whole != NULL)
+    sparse->workspace_bytes = lay_out(sparse, NULL, stripes != NULL);
+    if (sparse->items != NULL && sparse->observer != NULL && sparse->chunk_rows != NULL &&
+        sparse->host_offset != NULL && sparse->host_whole != NULL)
         status = device->backend->alloc(device->index, sparse->workspace_bytes, &sparse->workspace);
     if (status != TCA_OK) {
         sparse_destroy(sparse);
         return status;
     }
-    lay_out(sparse, sparse->workspace);
+    lay_out(sparse, sparse->workspace, stripes != NULL);
     *sparse_out = sparse;
     return TCA_OK;
 }
@@ -134,11 +150,23 @@ void sparse_destroy(struct sparse *sparse)
     if (sparse == NULL)
         return;
     sparse->device.backend->free(sparse->device.index, sparse->workspace, sparse->workspace_bytes);
+    free(sparse->items);
     free(sparse->observer);
     free(sparse->chunk_rows);
     free(sparse->host_offset);
     free(sparse->host_whole);
     free(sparse);
+}
+
+/* The first `tokens` of a sequence, as far as this rank holds them. */
+static struct attention_segment held_keys(const struct sparse *sparse, const struct kv_layer *layer,
+                                          int64_t tokens)
+{
+    return (struct attention_segment){
+        .k = layer->k,
+        .v = layer->v,
+        .head_stride = layer->head_stride,
+        .rows = sparse->stripes == NULL ? tokens : stripes_rows(sparse->stripes, tokens)};
 }
 
 /* `count` of `rows` rows from `first_row` on, evenly strided, the last included. */
@@ -148,32 +176,55 @@ static void choose_observers(struct sparse *sparse, int first_row, int rows, int
         sparse->observer[i] = first_row + (int)((int64_t)(i + 1) * rows / count) - 1;
 }
 
-/* Scores of one layer's keys by the observers chosen, for `method`; observer_lse is in place. Block
- * scores are there already when `has_scores`. */
+/* Masses of the blocks of all `tokens`, from the block scores of this rank's. */
+static enum tca_status sum_blocks(struct sparse *sparse, int count, int64_t held, int64_t tokens)
+{
+    struct stripes *stripes = sparse->stripes;
+    float *masses =
+        stripes == NULL ? sparse->masses : stripes_scores(stripes, tokens, SELECT_BLOCK_TOKENS);
+
+    TCA_TRY(sparse->device.backend->block_masses(sparse->device.queue, masses, sparse->scores,
+                                                 sparse->observer_lse, count, &sparse->shape,
+                                                 select_blocks(held)));
+    return stripes == NULL
+               ? TCA_OK
+               : stripes_gather_scores(stripes, sparse->masses, tokens, SELECT_BLOCK_TOKENS);
+}
+
+/* Scores of the first `tokens` of a sequence, of which `keys` are this rank's, by the observers chosen,
+ * for `method`; observer_lse is in place. Block scores are there already when `has_scores`. */
 static enum tca_status score_keys(struct sparse *sparse, const uint16_t *q, int count,
-                                  const struct select_method *method,
+                                  const struct head_budgets *budgets,
                                   const struct attention_segment *keys, bool has_scores)
 {
     const struct kernel_backend *backend = sparse->device.backend;
+    const struct select_method *method = &budgets->method;
     struct kernel_queue *queue = sparse->device.queue;
+    struct stripes *stripes = sparse->stripes;
+    float *tokens = sparse->tokens;
 
     if (select_needs_block_masses(method)) {
         if (!has_scores)
             TCA_TRY(backend->block_scores(queue, sparse->scores, q, &sparse->shape,
                                           sparse->observer, count, keys));
-        TCA_TRY(backend->block_masses(queue, sparse->masses, sparse->scores, sparse->observer_lse,
-                                      count, &sparse->shape, select_blocks(keys->rows)));
+        TCA_TRY(sum_blocks(sparse, count, keys->rows, budgets->tokens));
     }
     if (!select_needs_token_scores(method))
         return TCA_OK;
-    return backend->token_scores(queue, sparse->tokens, q, sparse->observer_lse, &sparse->shape,
-                                 sparse->observer, count, keys);
+    if (stripes != NULL)
+        tokens = stripes_scores(stripes, budgets->tokens, 1);
+    TCA_TRY(backend->token_scores(queue, tokens, q, sparse->observer_lse, &sparse->shape,
+                                  sparse->observer, count, keys));
+    return stripes == NULL ? TCA_OK
+                           : stripes_gather_scores(stripes, sparse->tokens, budgets->tokens, 1);
 }
 
+/* Choose by the scores at hand. The rows to copy are `picked` and counts_out. */
 static enum tca_status select_rows(struct sparse *sparse, const struct head_budgets *budgets,
                                    const int64_t *rows, int32_t *counts_out, int layer)
 {
     const struct kernel_backend *backend = sparse->device.backend;
+    int32_t *counts = sparse->stripes == NULL ? counts_out : sparse->kept_counts;
     const struct select_input input = {.tokens = budgets->tokens,
                                        .window = budgets->window,
                                        .token_scores = sparse->tokens,
@@ -185,15 +236,19 @@ static enum tca_status select_rows(struct sparse *sparse, const struct head_budg
                                                                                  budgets->kv_heads *
                                                                                  SELECT_TCA_SIZES};
 
-    return backend->select(sparse->device.queue, sparse->kept, sparse->limits.positions, counts_out,
-                           budgets->method.rule, &input, rows, sparse->shape.kv_heads);
+    TCA_TRY(backend->select(sparse->device.queue, sparse->kept, sparse->limits.positions, counts,
+                            budgets->method.rule, &input, rows, sparse->shape.kv_heads));
+    if (sparse->stripes == NULL)
+        return TCA_OK;
+    return stripes_pick(sparse->stripes, sparse->picked, counts_out, sparse->kept, counts);
 }
 
 /* A chunk. */
 
-/* Where each head's gathered rows go. Heads that keep over half, and the largest while all together
- * are more than the workspace, read in place. Returns whether some do. */
-static bool place_chunk(struct sparse *sparse, const struct head_budgets *budgets, int layer)
+/* Where each head's gathered rows go; `held` rows are here. Heads that keep over half, and the largest
+ * while all together are more than the workspace, read in place. Returns whether some do. */
+static bool place_chunk(struct sparse *sparse, const struct head_budgets *budgets, int64_t held,
+                        int layer)
 {
     const int heads = sparse->shape.kv_heads;
     int64_t *rows = sparse->chunk_rows;
@@ -217,7 +272,7 @@ static bool place_chunk(struct sparse *sparse, const struct head_budgets *budget
     total = 0;
     for (int head = 0; head < heads; head++) {
         sparse->host_offset[head] = total * sparse->shape.head_dim;
-        sparse->host_whole[head] = rows[head] == 0 ? (int32_t)budgets->tokens : 0;
+        sparse->host_whole[head] = rows[head] == 0 ? (int32_t)held : 0;
         has_whole |= rows[head] == 0;
         total += (rows[head] + ROOM_GRANULE - 1) / ROOM_GRANULE * ROOM_GRANULE;
     }
@@ -235,14 +290,14 @@ static int64_t most_rows(const struct sparse *sparse)
 
 /* Observe the earlier rows: fills scores of the kind that the method reads. */
 static enum tca_status observe_chunk(struct sparse *sparse, const struct sparse_queries *queries,
-                                     const struct select_method *method,
+                                     const struct head_budgets *budgets,
                                      const struct attention_segment *keys)
 {
     const struct kernel_backend *backend = sparse->device.backend;
     struct kernel_queue *queue = sparse->device.queue;
-    const int count = method->observes_last ? 1 : chunk_observers(queries->rows);
+    const int count = budgets->method.observes_last ? 1 : chunk_observers(queries->rows);
 
-    if (method->rule == SELECT_WINDOW)
+    if (budgets->method.rule == SELECT_WINDOW)
         return TCA_OK;
     choose_observers(sparse, queries->first_row, queries->rows, count);
     TCA_TRY(backend->block_scores(queue, sparse->scores, queries->q, &sparse->shape,
@@ -250,7 +305,10 @@ static enum tca_status observe_chunk(struct sparse *sparse, const struct sparse_
     TCA_TRY(backend->observer_lse(queue, sparse->observer_lse, sparse->scores, queries->lse,
                                   sparse->observer, count, sparse->shape.q_heads,
                                   select_blocks(keys->rows)));
-    return score_keys(sparse, queries->q, count, method, keys, true);
+    if (sparse->stripes != NULL)
+        TCA_TRY(stripes_complete_lse(sparse->stripes, sparse->observer_lse, sparse->observer_lse,
+                                     count));
+    return score_keys(sparse, queries->q, count, budgets, keys, true);
 }
 
 /* Attend to gathered rows and to heads in place, and merge. */
@@ -290,11 +348,8 @@ enum tca_status sparse_chunk(struct sparse *sparse, const struct sparse_queries 
     const struct kernel_backend *backend = sparse->device.backend;
     struct kernel_queue *queue = sparse->device.queue;
     const size_t heads = (size_t)sparse->shape.kv_heads;
-    const struct attention_segment keys = {.k = earlier->k,
-                                           .v = earlier->v,
-                                           .head_stride = earlier->head_stride,
-                                           .rows = budgets->tokens};
-    const bool has_whole = place_chunk(sparse, budgets, layer);
+    const struct attention_segment keys = held_keys(sparse, earlier, budgets->tokens);
+    const bool has_whole = place_chunk(sparse, budgets, keys.rows, layer);
     const int64_t most = most_rows(sparse);
     const struct kv_copy copy = {.k = sparse->gathered,
                                  .v = sparse->gathered +
@@ -308,9 +363,9 @@ enum tca_status sparse_chunk(struct sparse *sparse, const struct sparse_queries 
     if (most > 0) {
         TCA_TRY(backend->upload(queue, sparse->offsets, sparse->host_offset,
                                 heads * sizeof(*sparse->host_offset)));
-        TCA_TRY(observe_chunk(sparse, queries, &budgets->method, &keys));
+        TCA_TRY(observe_chunk(sparse, queries, budgets, &keys));
         TCA_TRY(select_rows(sparse, budgets, sparse->chunk_rows, sparse->counts, layer));
-        TCA_TRY(backend->gather(queue, &copy, &keys, sparse->kept, sparse->limits.positions,
+        TCA_TRY(backend->gather(queue, &copy, &keys, sparse->picked, sparse->limits.positions,
                                 sparse->counts, &sparse->shape));
     }
     return attend_chunk(sparse, queries, out, &keys, &copy, has_whole);
@@ -320,10 +375,11 @@ enum tca_status sparse_chunk(struct sparse *sparse, const struct sparse_queries 
 
 /* The rows that observe, and their log-sum-exps together. */
 static enum tca_status observe_question(struct sparse *sparse, const struct sparse_queries *queries,
-                                        const struct select_method *method,
+                                        const struct head_budgets *budgets,
                                         const struct attention_segment *keys)
 {
     const struct kernel_backend *backend = sparse->device.backend;
+    const struct select_method *method = &budgets->method;
     int count = queries->rows;
 
     if (method->rule == SELECT_WINDOW || method->rule == SELECT_DENSE)
@@ -335,7 +391,7 @@ static enum tca_status observe_question(struct sparse *sparse, const struct spar
     choose_observers(sparse, queries->first_row, queries->rows, count);
     TCA_TRY(backend->take_rows(sparse->device.queue, sparse->observer_lse, queries->lse,
                                sparse->observer, count, sparse->shape.q_heads));
-    return score_keys(sparse, queries->q, count, method, keys, false);
+    return score_keys(sparse, queries->q, count, budgets, keys, false);
 }
 
 static enum tca_status count_bins(struct sparse *sparse, struct core_cache *core, int layer)
@@ -343,20 +399,22 @@ static enum tca_status count_bins(struct sparse *sparse, struct core_cache *core
     const struct device *device = &sparse->device;
     const int heads = sparse->shape.kv_heads;
     const int64_t tokens = core->budgets.tokens;
+    const int32_t *counts = /* of `kept` */
+        sparse->stripes == NULL ? core->counts + layer * heads : sparse->kept_counts;
     int32_t *kept = malloc((size_t)tokens * sizeof(*kept));
     enum tca_status status = kept == NULL ? TCA_ERR_NO_MEMORY : TCA_OK;
 
     for (int head = 0; status == TCA_OK && head < heads; head++) {
         const int at = layer * heads + head;
         uint32_t *bins = core->bins + (ptrdiff_t)at * CORE_CACHE_BINS;
-        int32_t count = core->whole_rows[at];
+        const bool is_whole = core->budgets.rows[at] == 0;
+        int32_t count = is_whole ? (int32_t)tokens : 0;
 
         memset(bins, 0, CORE_CACHE_BINS * sizeof(*bins));
         for (int32_t i = 0; i < count; i++)
             kept[i] = i;
-        if (count == 0) {
-            status =
-                device->backend->download(device->queue, &count, core->counts + at, sizeof(count));
+        if (!is_whole) {
+            status = device->backend->download(device->queue, &count, counts + head, sizeof(count));
             if (status == TCA_OK)
                 status = device->backend->download(device->queue, kept,
                                                    sparse->kept + head * sparse->limits.positions,
@@ -380,24 +438,43 @@ static enum tca_status fill_core(struct sparse *sparse, struct core_cache *core,
     TCA_TRY(select_rows(sparse, &core->budgets, core->budgets.rows + first, core->counts + first,
                         layer));
     if (copy.rows > 0)
-        TCA_TRY(backend->gather(sparse->device.queue, &copy, keys, sparse->kept,
+        TCA_TRY(backend->gather(sparse->device.queue, &copy, keys, sparse->picked,
                                 sparse->limits.positions, core->counts + first, &sparse->shape));
     return core->bins == NULL ? TCA_OK : count_bins(sparse, core, layer);
 }
 
+/* Attend to `base` segments and the own rows: leaves sparse->out and sparse->lse. */
+static enum tca_status attend_question(struct sparse *sparse, const uint16_t *q,
+                                       const struct attention_segment *base, int segments,
+                                       const struct sparse_own *own)
+{
+    for (int i = 0; i < own->pieces; i++) {
+        struct attention_item *item = &sparse->items[i];
+
+        *item = (struct attention_item){.first_query = own->piece[i].first_query,
+                                        .queries = own->piece[i].queries};
+        for (int s = 0; s < segments; s++)
+            item->segment[item->segments++] = base[s];
+        for (int s = 0; s < own->piece[i].segments; s++)
+            item->segment[item->segments++] = own->piece[i].segment[s];
+    }
+    return sparse->device.backend->attention(sparse->device.queue, sparse->out, sparse->lse, q,
+                                             &sparse->shape, sparse->items, own->pieces);
+}
+
 static enum tca_status measure(struct sparse *sparse, const struct sparse_queries *queries,
                                struct core_cache *core, const struct kv_layer *base,
-                               const struct attention_segment *own, int layer)
+                               const struct sparse_own *own, int layer)
 {
-    const struct kernel_backend *backend = sparse->device.backend;
     const size_t first = (size_t)queries->first_row * (size_t)sparse->shape.q_heads;
-    struct attention_item item = {.first_query = queries->first_row, .queries = queries->rows};
+    struct attention_segment kept[ATTENTION_SEGMENTS_MAX];
+    const int segments = core_cache_segments(core, layer, base, kept);
 
-    item.segments = core_cache_segments(core, layer, base, item.segment);
-    item.segment[item.segments++] = *own;
-    TCA_TRY(backend->attention(sparse->device.queue, sparse->out, sparse->lse, queries->q,
-                               &sparse->shape, &item, 1));
-    return backend->kept_masses(
+    TCA_TRY(attend_question(sparse, queries->q, kept, segments, own));
+    if (sparse->stripes != NULL)
+        TCA_TRY(stripes_complete_lse(sparse->stripes, sparse->lse + first, sparse->lse + first,
+                                     queries->rows));
+    return sparse->device.backend->kept_masses(
         sparse->device.queue, core->masses + (ptrdiff_t)layer * sparse->shape.kv_heads * 2,
         sparse->lse + first, queries->lse + first, queries->rows, &sparse->shape);
 }
@@ -437,45 +514,43 @@ static enum tca_status resize_below_tau(struct sparse *sparse, struct core_cache
 
 enum tca_status sparse_select(struct sparse *sparse, const struct sparse_queries *queries,
                               struct core_cache *core, const struct kv_layer *base,
-                              const struct attention_segment *own, bool measures, int layer)
+                              const struct sparse_own *own, bool measures, int layer)
 {
-    const struct attention_segment keys = {
-        .k = base->k, .v = base->v, .head_stride = base->head_stride, .rows = core->budgets.tokens};
+    const struct attention_segment keys = held_keys(sparse, base, core->budgets.tokens);
+    const size_t first = (size_t)queries->first_row * (size_t)sparse->shape.q_heads;
+    struct sparse_queries whole = *queries; /* over all stripes' keys */
     bool is_changed;
 
-    TCA_TRY(observe_question(sparse, queries, &core->budgets.method, &keys));
+    if (sparse->stripes != NULL) {
+        whole.lse = sparse->whole_lse;
+        TCA_TRY(stripes_complete_lse(sparse->stripes, whole.lse + first, queries->lse + first,
+                                     queries->rows));
+    }
+    TCA_TRY(observe_question(sparse, &whole, &core->budgets, &keys));
     TCA_TRY(fill_core(sparse, core, &keys, layer));
     if (!measures)
         return TCA_OK;
-    TCA_TRY(measure(sparse, queries, core, base, own, layer));
+    TCA_TRY(measure(sparse, &whole, core, base, own, layer));
     if (core->options.tau == 0.0)
         return TCA_OK;
     TCA_TRY(resize_below_tau(sparse, core, queries->rows, layer, &is_changed));
     if (!is_changed)
         return TCA_OK;
     TCA_TRY(fill_core(sparse, core, &keys, layer));
-    return measure(sparse, queries, core, base, own, layer);
+    return measure(sparse, &whole, core, base, own, layer);
 }
 
 enum tca_status sparse_refresh(struct sparse *sparse, struct core_cache *core,
-                               const struct kv_layer *base, const struct attention_segment *own,
-                               int count, int layer)
+                               const struct kv_layer *base, const struct sparse_own *own, int count,
+                               int layer)
 {
-    const struct kernel_backend *backend = sparse->device.backend;
     const ptrdiff_t values = (ptrdiff_t)sparse->shape.q_heads * sparse->shape.head_dim;
+    const struct attention_segment keys = held_keys(sparse, base, core->budgets.tokens);
     struct sparse_queries queries = {.q = core->queries +
                                           (ptrdiff_t)layer * CORE_CACHE_QUERIES * values,
                                      .lse = sparse->lse,
                                      .rows = count};
-    struct attention_item item = {.queries = count,
-                                  .segments = 2,
-                                  .segment = {{.k = base->k,
-                                               .v = base->v,
-                                               .head_stride = base->head_stride,
-                                               .rows = core->budgets.tokens},
-                                              *own}};
 
-    TCA_TRY(backend->attention(sparse->device.queue, sparse->out, sparse->lse, queries.q,
-                               &sparse->shape, &item, 1));
+    TCA_TRY(attend_question(sparse, queries.q, &keys, 1, own));
     return sparse_select(sparse, &queries, core, base, own, false, layer);
 }

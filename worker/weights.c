@@ -208,18 +208,23 @@ static enum tca_status load_vector(struct loader *loader, const struct tensor_pa
 }
 
 /* A matrix whose columns belong to this rank's KV heads, head h's from first_col(h): their products
- * are added in one order on any number of ranks (base/sum_tree.h). */
+ * are added in one order on any number of ranks (base/sum_tree.h). One head is one product, also where
+ * ranks share it. */
 static enum tca_status load_summed(const struct loader *loader, const struct tensor_part *matrix,
                                    int (*first_col)(const struct model_config *, int kv_head),
                                    struct kernel_weight **weight_out)
 {
     const struct shard *shard = loader->shard;
-    int *cols = malloc((size_t)shard->kv_heads * sizeof(*cols));
-    struct matrix_use use = {.sum_cols = cols};
+    struct matrix_use use = {0};
+    int *cols;
     enum tca_status status;
 
+    if (shard->kv_heads == 1)
+        return load_matrix(loader, matrix, 1, &plain_use, weight_out);
+    cols = malloc((size_t)shard->kv_heads * sizeof(*cols));
     if (cols == NULL)
         return tca_fail(loader->error, TCA_ERR_NO_MEMORY, "no memory to read %s", matrix->name);
+    use.sum_cols = cols;
     for (int i = 0; i < shard->kv_heads; i++) {
         int head = shard->kv_head_first + i;
 
