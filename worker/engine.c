@@ -138,6 +138,7 @@ static struct engine_usage usage_of(const struct engine *engine, const struct qu
     if (question->is_selected)
         usage.core_cache_bytes =
             question->kept_bytes + (tokens - question_base_tokens(question)) * bytes_per_token;
+    usage.exchanged_bytes = (int64_t)(question->exchanged_bytes + 0.5);
     usage.kept_share = question->kept_share;
     usage.kept_mass_mean = question->kept_mass_mean;
     usage.kept_mass_min = question->kept_mass_min;
@@ -640,10 +641,12 @@ static void report_bins(struct engine *engine, const struct question *question,
 }
 
 /* An evicted prompt's rest: what a head keeps on average, its own rows and the answer's. */
-static int64_t kv_tokens_after_eviction(const struct question *question)
+static int64_t kv_tokens_after_eviction(const struct engine *engine,
+                                        const struct question *question)
 {
-    return question->capacity +
-           (int64_t)(question->kept_share * (double)question->head_tokens + 0.5);
+    return model_shard_kv_tokens(
+        engine->shard, question->capacity,
+        (int64_t)(question->kept_share * (double)question->head_tokens + 0.5));
 }
 
 /* What the questions of this step keep from now on. */
@@ -671,7 +674,7 @@ static void settle_selections(struct engine *engine)
         if (question->head_tokens == 0)
             continue;
         question->is_head_leaving = true;
-        event.kv_tokens = kv_tokens_after_eviction(question);
+        event.kv_tokens = kv_tokens_after_eviction(engine, question);
         engine->event(engine->context, &event);
     }
 }
@@ -691,10 +694,14 @@ static void settle_document(struct engine *engine, struct document *document, in
 
 static void settle_items(struct engine *engine, int64_t start_ms)
 {
+    const double sent_bytes = (double)lockstep_sent_bytes(engine->lockstep);
+
     for (int i = 0; i < engine->plan.items; i++) {
         const struct step_item *item = &engine->plan.item[i];
         struct question *question = question_in_slot(engine, item->slot);
 
+        if (question != NULL)
+            question->exchanged_bytes += sent_bytes * item->tokens / engine->plan.tokens;
         if (question != NULL)
             settle_question(engine, question, item->tokens, start_ms);
         else

@@ -65,11 +65,12 @@ struct question {
     int64_t observers; /* own tokens at the end that run in one piece and select; 0: dense */
     bool is_selected;
     double kept_share, kept_mass_mean, kept_mass_min;
-    int64_t kept_bytes; /* of the base, over all ranks */
-    int64_t received;   /* of its own tokens */
-    int64_t answered;   /* tokens of the answer */
-    int64_t done;       /* own and answer tokens that have been run */
-    int32_t *ids;       /* owned [capacity]: own tokens, then the answer's */
+    int64_t kept_bytes;     /* of the base, over all ranks */
+    double exchanged_bytes; /* between ranks: its tokens' share of what its steps sent */
+    int64_t received;       /* of its own tokens */
+    int64_t answered;       /* tokens of the answer */
+    int64_t done;           /* own and answer tokens that have been run */
+    int32_t *ids;           /* owned [capacity]: own tokens, then the answer's */
     struct sampler_random random;
     uint64_t last_step;
     bool has_sampled; /* `sampled` came out of the step under way */

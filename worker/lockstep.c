@@ -10,6 +10,7 @@ struct lockstep {
     struct comm_group *group;
     struct model_shard *shard;
     int timeout_ms;
+    uint64_t sent_bytes;         /* of the last step, rank 0: by all ranks */
     bool is_broken;              /* a step failed: the ranks are out of step */
     struct step_plan followed;   /* the plan being applied on other ranks, rank 0's last one */
     struct bytes wire;           /* owned */
@@ -101,10 +102,12 @@ static enum tca_status gather_answers(struct lockstep *lockstep, const struct st
 
     TCA_TRY(group->ops->gather(group, group->rank == 0 ? lockstep->answers : NULL, answer,
                                sizeof(*answer), 0, lockstep->timeout_ms));
+    lockstep->sent_bytes = 0;
     for (int rank = 0; rank < group->ranks && group->rank == 0; rank++) {
         if (lockstep->answers[rank].status != TCA_OK)
             return (enum tca_status)lockstep->answers[rank].status;
         *failed_opens_out |= lockstep->answers[rank].failed_opens;
+        lockstep->sent_bytes += lockstep->answers[rank].sent_bytes;
     }
     return TCA_OK;
 }
@@ -128,6 +131,11 @@ enum tca_status lockstep_lead(struct lockstep *lockstep, const struct step_plan 
     if (status != TCA_OK)
         return trouble(lockstep, status, "waiting for the ranks' answers");
     return TCA_OK;
+}
+
+uint64_t lockstep_sent_bytes(const struct lockstep *lockstep)
+{
+    return lockstep->sent_bytes;
 }
 
 enum tca_status lockstep_end(struct lockstep *lockstep, enum step_end end)

@@ -25,6 +25,9 @@ void lockstep_destroy(struct lockstep *lockstep); /* NULL is a no-op */
 enum tca_status lockstep_lead(struct lockstep *lockstep, const struct step_plan *plan,
                               model_shard_row_fn row, void *context, uint64_t *failed_opens_out);
 
+/* Rank 0: what all ranks sent to one another through tensor collectives in the last plan's step. */
+uint64_t lockstep_sent_bytes(const struct lockstep *lockstep);
+
 /* Rank 0: let every rank leave, with STEP_END_STOP or STEP_END_FAILURE. TCA_ERR_COMM: they are out of
  * step already. */
 enum tca_status lockstep_end(struct lockstep *lockstep, enum step_end end);
