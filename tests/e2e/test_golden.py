@@ -23,8 +23,10 @@ PROGRAM = sys.argv[1]
 LIMIT_S = 240
 SURE_MARGIN = 0.1  # below it, bfloat16 may choose another token than float32 does
 # Between numbers of ranks (the CPU backend even gives the same bits: docs/decisions/0005).
-RANKS_MEAN = 0.01
-RANKS_WORST = 0.15
+RANKS_LIMITS = (0.01, 0.15)  # mean, worst
+# Ranks that share a KV head round what they attend to once more. Any last bit that differs moves
+# needle-9m by 0.01 on average and up to 0.2.
+STRIPES_LIMITS = (0.02, 0.3)
 
 
 class Result:
@@ -82,7 +84,7 @@ class GoldenTest(unittest.TestCase):
 
     least_same_top = 0.99
 
-    def check(self, name, model, ranks=1, is_local=False, chunk=1024):
+    def check(self, name, model, ranks=1, is_local=False, chunk=1024, limits=RANKS_LIMITS):
         golden, reference = read_golden(name)
         result = evaluate(name, model, ranks, is_local, chunk)
         self.assertEqual(len(result.logprob), len(golden["tokens"]) - 1)
@@ -99,15 +101,15 @@ class GoldenTest(unittest.TestCase):
                 f"{max(flips, default=0):.3f}, greedy tokens compared {agreed}")
         if ranks > 1:
             single = evaluate(name, model, 1, is_local, chunk)
-            self.check_against_one_rank(result, single)
+            self.check_against_one_rank(result, single, *limits)
             line += "; from one rank: mean {:.4f}, worst {:.3f}".format(
                 *self.differences(result, single))
         print(line, file=sys.stderr)
 
-    def check_against_one_rank(self, result, single):
+    def check_against_one_rank(self, result, single, mean_limit, worst_limit):
         mean, worst = self.differences(result, single)
-        self.assertLessEqual(mean, RANKS_MEAN, "mean difference from one rank")
-        self.assertLessEqual(worst, RANKS_WORST, "worst difference from one rank")
+        self.assertLessEqual(mean, mean_limit, "mean difference from one rank")
+        self.assertLessEqual(worst, worst_limit, "worst difference from one rank")
         self.check_greedy(result, single)
 
     @staticmethod
@@ -170,6 +172,13 @@ class NeedleTest(GoldenTest):
         for ranks in (1, 3):
             with self.subTest(ranks=ranks):
                 self.check("needle-9m", ROOT / "models" / "needle-9m", ranks, is_local=True)
+
+    def test_stripes(self):
+        """2 + 2 + 1 + 1 and 4 x 2 ranks a KV head."""
+        for ranks in (6, 8):
+            with self.subTest(ranks=ranks):
+                self.check("needle-9m", ROOT / "models" / "needle-9m", ranks, is_local=True,
+                           limits=STRIPES_LIMITS)
 
     def test_chunk_sizes(self):
         for chunk in (256, 4096):

@@ -5,6 +5,7 @@
 
 #include "tests/support/check.h"
 
+#include "model/profile.h"
 #include "tests/unit/worker/tiny_model.h"
 #include "worker/group_run.h"
 
@@ -45,6 +46,7 @@ struct scene {
     int64_t positions; /* 0: TINY_POSITIONS */
     int ranks, chunk, max_sequences;
     int64_t window, refresh_every;
+    int stripe_unit;
     const char *profile;
     struct sparsity prefill, sparsity; /* of documents and questions opened from now on */
     bool evicts, reports_selection;
@@ -148,6 +150,7 @@ static inline enum tca_status perform(struct scene *scene)
         .window_tokens = scene->window,
         .refresh_every = scene->refresh_every,
         .profile = scene->profile,
+        .stripe_unit = scene->stripe_unit,
         .has_dummy_weights = true,
         .backend = scene->backend};
 
@@ -188,6 +191,40 @@ static inline void open_question(struct scene *scene, uint64_t key, uint64_t doc
     make_ids(ids, tokens, 100 + (int)key);
     engine_open_question(scene->engine, &params);
     engine_receive_question(scene->engine, key, ids, tokens);
+}
+
+/* A profile of the made-up model with 4 KV heads: the first head of each layer gains most, the last is concentrated. */
+static inline void make_profile(const char *path, int window, int chunk, int tokens)
+{
+    struct profile profile = {.fingerprint = "dummy",
+                              .layers = 2,
+                              .kv_heads = 4,
+                              .window_tokens = window,
+                              .chunk_tokens = chunk,
+                              .calibration_tokens = 1000,
+                              .points = 4,
+                              .share = {0.1F, 0.3F, 0.5F, 1.0F},
+                              .lengths = 1,
+                              .length = {tokens}};
+    const float curves[4][4] = {{0.2F, 0.6F, 0.8F, 1.0F},
+                                {0.3F, 0.4F, 0.5F, 1.0F},
+                                {0.3F, 0.4F, 0.5F, 1.0F},
+                                {0.97F, 0.98F, 0.99F, 1.0F}};
+    struct bytes json = {0};
+    FILE *file = fopen(path, "w");
+
+    assert_non_null(file);
+    assert_int_equal(profile_allocate(&profile, true), TCA_OK);
+    for (int table = 0; table < PROFILE_TABLES; table++)
+        for (int head = 0; head < 8; head++)
+            memcpy(profile.mass[table] + 4 * (ptrdiff_t)head, curves[head % 4], sizeof(curves[0]));
+    for (int head = 0; head < 8; head++)
+        profile.tca[head] = (struct profile_tca){.mu = 4.0F, .sigma = 1.5F};
+    assert_int_equal(profile_write(&profile, &json), TCA_OK);
+    assert_int_equal(fwrite(json.data, 1, json.size, file), json.size);
+    fclose(file);
+    bytes_free(&json);
+    profile_deinit(&profile);
 }
 
 static inline double margin(const struct sampled_token *token)

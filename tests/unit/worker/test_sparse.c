@@ -1,6 +1,5 @@
 /* Sparse rules on groups of 1 to 4 ranks (threads) with a small made-up model: what is read in place
  * equals dense attention, and what is selected depends on no rank, load or path. */
-#include "model/profile.h"
 #include "tests/unit/worker/engine_scene.h"
 
 #include <unistd.h>
@@ -10,40 +9,6 @@ enum { TOKENS = 2000, WINDOW = 64, CHUNK = 128, HEADS = 2 * 4 };
 static const struct select_method pooled = {.rule = SELECT_POOLED};
 static const struct select_method block = {.rule = SELECT_BLOCK};
 static char folder[64], profile_path[96];
-
-/* A profile of the made-up model: the first head of each layer gains most, the last is concentrated. */
-static void make_profile(const char *path)
-{
-    struct profile profile = {.fingerprint = "dummy",
-                              .layers = 2,
-                              .kv_heads = 4,
-                              .window_tokens = WINDOW,
-                              .chunk_tokens = CHUNK,
-                              .calibration_tokens = 1000,
-                              .points = 4,
-                              .share = {0.1F, 0.3F, 0.5F, 1.0F},
-                              .lengths = 1,
-                              .length = {TOKENS}};
-    const float curves[4][4] = {{0.2F, 0.6F, 0.8F, 1.0F},
-                                {0.3F, 0.4F, 0.5F, 1.0F},
-                                {0.3F, 0.4F, 0.5F, 1.0F},
-                                {0.97F, 0.98F, 0.99F, 1.0F}};
-    struct bytes json = {0};
-    FILE *file = fopen(path, "w");
-
-    assert_non_null(file);
-    assert_int_equal(profile_allocate(&profile, true), TCA_OK);
-    for (int table = 0; table < PROFILE_TABLES; table++)
-        for (int head = 0; head < 8; head++)
-            memcpy(profile.mass[table] + 4 * (ptrdiff_t)head, curves[head % 4], sizeof(curves[0]));
-    for (int head = 0; head < 8; head++)
-        profile.tca[head] = (struct profile_tca){.mu = 4.0F, .sigma = 1.5F};
-    assert_int_equal(profile_write(&profile, &json), TCA_OK);
-    assert_int_equal(fwrite(json.data, 1, json.size, file), json.size);
-    fclose(file);
-    bytes_free(&json);
-    profile_deinit(&profile);
-}
 
 static struct scene sparse_scene(scene_fn play)
 {
@@ -482,7 +447,7 @@ int main(void)
     tiny_model_make_long("llama", SCENE_POSITIONS, folder);
     scene_folder = folder;
     snprintf(profile_path, sizeof(profile_path), "%s/profile.json", folder);
-    make_profile(profile_path);
+    make_profile(profile_path, WINDOW, CHUNK, TOKENS);
     failed = cmocka_run_group_tests_name("sparse", tests, NULL, NULL);
     unlink(profile_path);
     tiny_model_remove(folder);

@@ -8,6 +8,8 @@ enum { TINY_VOCAB = 256, TINY_POSITIONS = 512 };
  * "llama", "qwen2" (biases) or "qwen3" (QK-norm). Aborts the test program when it cannot. */
 void tiny_model_make(const char *family, char folder_out[64]);
 void tiny_model_make_long(const char *family, int positions, char folder_out[64]);
+/* A llama with other KV heads: 1, 2, 4 or 8. */
+void tiny_model_make_heads(int kv_heads, int positions, char folder_out[64]);
 void tiny_model_remove(const char *folder);
 
 #endif
