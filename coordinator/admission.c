@@ -1,5 +1,7 @@
 #include "coordinator/admission.h"
 
+#include "model/shard_plan.h"
+
 #include <inttypes.h>
 #include <math.h>
 
@@ -13,6 +15,11 @@ enum { TAU_POOL_PART = 4 };
 int64_t admission_round(int64_t tokens)
 {
     return (tokens + ADMISSION_GRAIN_TOKENS - 1) / ADMISSION_GRAIN_TOKENS * ADMISSION_GRAIN_TOKENS;
+}
+
+int64_t admission_sequence_tokens(const struct admission *admission, int64_t tokens)
+{
+    return shard_plan_kv_tokens(admission->kv_heads, admission->ranks, admission_round(tokens));
 }
 
 static int64_t round_down(int64_t tokens)
@@ -68,7 +75,7 @@ enum admission_answer admission_document(const struct admission *admission, int6
                                          struct document **victims_out, size_t *count_out,
                                          struct tca_error *error)
 {
-    const int64_t wanted = admission_round(tokens);
+    const int64_t wanted = admission_sequence_tokens(admission, tokens);
     int64_t free = admission->document_pool - admission->document_used;
 
     *count_out = 0;
@@ -148,20 +155,36 @@ int64_t admission_core_tokens(const struct admission *admission, const struct at
     return core < most ? core : most;
 }
 
-int64_t admission_question_tokens(bool evicts, int64_t question_tokens, int64_t answer_tokens,
+int64_t admission_question_tokens(const struct admission *admission, bool evicts,
+                                  int64_t question_tokens, int64_t answer_tokens,
                                   int64_t core_tokens)
 {
-    return admission_round(question_tokens + answer_tokens) + admission_round(core_tokens) +
-           (evicts ? admission_round(answer_tokens) : 0);
+    /* Any stripe may hold all that is kept. */
+    const int stripes = shard_plan_stripes(admission->kv_heads, admission->ranks);
+
+    return admission_sequence_tokens(admission, question_tokens + answer_tokens) +
+           stripes * admission_round(core_tokens) +
+           (evicts ? admission_sequence_tokens(admission, answer_tokens) : 0);
 }
 
 int64_t admission_answer_tokens(const struct admission *admission, bool evicts,
                                 int64_t question_tokens, int64_t core_tokens)
 {
-    const int64_t left = admission->question_pool - admission_round(core_tokens);
+    /* Whole grains, after what the question leaves of its last one. */
+    const int64_t first = evicts ? 0 : admission_round(question_tokens) - question_tokens;
+    int64_t fits = -1, over = admission->question_pool / ADMISSION_GRAIN_TOKENS + 1;
 
-    return evicts ? round_down((left - admission_round(question_tokens)) / 2)
-                  : left - question_tokens;
+    while (over - fits > 1) {
+        const int64_t grains = fits + (over - fits) / 2;
+
+        if (admission_question_tokens(admission, evicts, question_tokens,
+                                      first + grains * ADMISSION_GRAIN_TOKENS,
+                                      core_tokens) <= admission->question_pool)
+            fits = grains;
+        else
+            over = grains;
+    }
+    return fits < 0 ? 0 : first + fits * ADMISSION_GRAIN_TOKENS;
 }
 
 bool admission_question(const struct admission *admission, int64_t kv_tokens)

@@ -4,7 +4,8 @@
  * The group's capacity has two pools: questions have a reserved share, so that documents cannot
  * starve them. A document that leaves keeps its tokens reserved as `closing` until the group says
  * that the memory is free. A question holds rows for its tokens and its answer, and a core cache:
- * copies of the rows that a sparse rule keeps. */
+ * copies of the rows that a sparse rule keeps. Where more workers than KV heads hold stripes of the
+ * sequences, what counts is the stripe that gets most. */
 #ifndef COORDINATOR_ADMISSION_H
 #define COORDINATOR_ADMISSION_H
 
@@ -33,6 +34,7 @@ struct admission {
     int64_t question_used;
     int max_running, running; /* questions */
     int64_t window_tokens;    /* that every rule keeps */
+    int kv_heads, ranks;      /* of the group */
 };
 
 enum admission_answer {
@@ -46,8 +48,11 @@ enum admission_answer {
 int64_t admission_round(int64_t tokens);
 
 /* Share the capacity of the whole group out; question_share in [0, 1). `admission` has policy,
- * max_tokens, max_running and window_tokens. */
+ * max_tokens, max_running, window_tokens, kv_heads and ranks. */
 void admission_init(struct admission *admission, int64_t capacity_tokens, double question_share);
+
+/* What a sequence takes: its tokens rounded up, more where there are stripes. */
+int64_t admission_sequence_tokens(const struct admission *admission, int64_t tokens);
 
 /* May a document of `tokens` be prefilled? With EVICT, victims_out[count] (room for `documents`)
  * are the READY ones to store. With FULL and NEVER, error has the numbers. */
@@ -67,10 +72,11 @@ int64_t admission_core_tokens(const struct admission *admission, const struct at
                               int64_t tokens);
 /* What a question needs at its peak. An evicting one holds its prompt's whole range, with room for
  * the answer, until the core cache and the answer's own range are there. */
-int64_t admission_question_tokens(bool evicts, int64_t question_tokens, int64_t answer_tokens,
+int64_t admission_question_tokens(const struct admission *admission, bool evicts,
+                                  int64_t question_tokens, int64_t answer_tokens,
                                   int64_t core_tokens);
-/* The longest answer that fits the pool, 0 or less where none does; a little less than that for
- * one that evicts. */
+/* The longest answer that fits the pool, 0 where none does; a little less than that for one that
+ * evicts. */
 int64_t admission_answer_tokens(const struct admission *admission, bool evicts,
                                 int64_t question_tokens, int64_t core_tokens);
 

@@ -164,7 +164,9 @@ void coordinator_group_ready(struct coordinator *coordinator)
     coordinator->admission = (struct admission){.policy = (enum admission_policy)options->kv_policy,
                                                 .max_tokens = coordinator->max_tokens,
                                                 .max_running = (int)options->max_running,
-                                                .window_tokens = options->window};
+                                                .window_tokens = options->window,
+                                                .kv_heads = coordinator->model.kv_heads,
+                                                .ranks = (int)ready->n_ranks};
     admission_init(&coordinator->admission, capacity > INT64_MAX ? INT64_MAX : (int64_t)capacity,
                    options->question_kv);
     log_memory(coordinator);

@@ -87,7 +87,7 @@ enum tca_status question_measure(struct question *question, struct token_ids *to
                         "max_tokens: document %" PRId64 ", question %" PRId64 " and answer %" PRId64
                         " tokens are together over %" PRId64 ", the longest sequence",
                         document_tokens, question_tokens, max_tokens, admission->max_tokens);
-    kv_tokens = admission_question_tokens(evicts, question_tokens, max_tokens, core);
+    kv_tokens = admission_question_tokens(admission, evicts, question_tokens, max_tokens, core);
     if (kv_tokens > admission->question_pool)
         return fail_of_memory(question_tokens, max_tokens, core, evicts, admission->question_pool,
                               error);

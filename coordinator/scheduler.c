@@ -48,7 +48,8 @@ static struct document *next_document(const struct coordinator *coordinator)
 static void prefill(struct coordinator *coordinator, struct document *document,
                     const struct attention *attention)
 {
-    const int64_t kv_tokens = admission_round(document->token_count);
+    const int64_t kv_tokens =
+        admission_sequence_tokens(&coordinator->admission, document->token_count);
     const int64_t now_ms = clock_monotonic_ms();
 
     document->key = ++coordinator->last_key;

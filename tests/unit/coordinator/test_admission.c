@@ -214,11 +214,12 @@ static void a_question_holds_its_peak(void **state)
     const struct fixture *fixture = *state;
     const struct admission *admission = &fixture->admission;
 
-    assert_int_equal(admission_question_tokens(false, 20, 44, 0), 64);
-    assert_int_equal(admission_question_tokens(false, 20, 45, 0), 128);
-    assert_int_equal(admission_question_tokens(false, 20, 44, 65), 64 + 128);
+    assert_int_equal(admission_question_tokens(admission, false, 20, 44, 0), 64);
+    assert_int_equal(admission_question_tokens(admission, false, 20, 45, 0), 128);
+    assert_int_equal(admission_question_tokens(admission, false, 20, 44, 65), 64 + 128);
     /* The prompt with its answer, the core cache, the answer again. */
-    assert_int_equal(admission_question_tokens(true, 4000, 100, 1600), 4160 + 1600 + 128);
+    assert_int_equal(admission_question_tokens(admission, true, 4000, 100, 1600),
+                     4160 + 1600 + 128);
     assert_int_equal(admission_answer_tokens(admission, false, 20, 0), 6400 - 20);
     assert_int_equal(admission_answer_tokens(admission, false, 20, 65), 6400 - 128 - 20);
     assert_true(admission_answer_tokens(admission, false, 20, 6400) <= 0);
@@ -227,9 +228,35 @@ static void a_question_holds_its_peak(void **state)
         const int64_t step = ADMISSION_GRAIN_TOKENS;
 
         assert_true(answer > 0 || admission_round(prompt) + 2 * step > 4800);
-        assert_true(admission_question_tokens(true, prompt, answer, 1600) <= 6400);
-        assert_true(admission_question_tokens(true, prompt, answer + step, 1600) > 6400);
+        assert_true(admission_question_tokens(admission, true, prompt, answer, 1600) <= 6400);
+        assert_true(admission_question_tokens(admission, true, prompt, answer + step, 1600) > 6400);
     }
+}
+
+/* 8 workers share 4 KV heads: a sequence of less than a unit of 4096 tokens is on one of two stripes,
+ * and so may all be that a question keeps. */
+static void stripes_count_by_the_fullest(void **state)
+{
+    struct fixture *fixture = *state;
+    struct admission *admission = &fixture->admission;
+
+    admission->kv_heads = 4;
+    admission->ranks = 8;
+    assert_int_equal(admission_sequence_tokens(admission, 65), 256);
+    assert_int_equal(admission_sequence_tokens(admission, 8192), 8192);
+    assert_int_equal(admission_question_tokens(admission, false, 20, 44, 65), 128 + 256);
+    assert_int_equal(admission_question_tokens(admission, true, 1000, 24, 65), 2048 + 256 + 128);
+    assert_int_equal(admission_answer_tokens(admission, false, 20, 0), 3200 - 20);
+    assert_int_equal(admission_answer_tokens(admission, false, 20, 1600), 1600 - 20);
+    assert_int_equal(admission_answer_tokens(admission, true, 1000, 65), 1024);
+    assert_int_equal(admission_answer_tokens(admission, false, 20, 3200), 0);
+    hold(fixture, admission_sequence_tokens(admission, 45000)); /* 6 units on a stripe of 2 */
+    assert_int_equal(fixture->admission.document_used, 49152);
+    assert_int_equal(ask(fixture, 4200), ADMISSION_NOW); /* 8192 */
+    fixture->admission.document_used += 8192;
+    assert_int_equal(ask(fixture, 200), ADMISSION_EVICT);
+    admission->ranks = 4;
+    assert_int_equal(admission_sequence_tokens(admission, 65), 128);
 }
 
 static void a_question_that_shrinks_makes_room(void **state)
@@ -261,6 +288,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(questions_have_their_own_share, make, clean),
         cmocka_unit_test_setup_teardown(a_core_cache_is_its_share_within_bounds, make, clean),
         cmocka_unit_test_setup_teardown(a_question_holds_its_peak, make, clean),
+        cmocka_unit_test_setup_teardown(stripes_count_by_the_fullest, make, clean),
         cmocka_unit_test_setup_teardown(a_question_that_shrinks_makes_room, make, clean),
     };
     return cmocka_run_group_tests_name("admission", tests, NULL, NULL);
