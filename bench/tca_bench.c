@@ -1,6 +1,6 @@
 /* tca-bench: prefill and decode speed of a model on a group of ranks, through the engine and the
  * forward pass of tca-worker. One line, or one JSON object with --json, for each prompt length;
- * the median of the repetitions, after one run that does not count. */
+ * the median of the repetitions, after runs that do not count. */
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/settings.h"
@@ -29,6 +29,7 @@ struct options {
     int64_t window;
     int64_t chunk;
     int64_t repeat;
+    int64_t warm_up;
     int64_t kv_memory;
     bool dummy_weights;
     bool json;
@@ -70,6 +71,8 @@ static const struct setting rows[] = {
      .help = "prefill tokens of one step", .min = 1, .max = 1 << 20},
     {SETTING_FIELD(struct options, repeat), .name = "repeat", .initial = "3", .metavar = "N",
      .help = "runs that count", .min = 1, .max = REPEAT_MAX},
+    {SETTING_FIELD(struct options, warm_up), .name = "warm-up", .initial = "1", .metavar = "N",
+     .help = "runs before that do not", .max = REPEAT_MAX},
     {SETTING_FIELD(struct options, kv_memory), .name = "kv-memory", .metavar = "BYTES",
      .help = "KV memory of a rank; 0: half of what is free", .is_bytes = true},
     {SETTING_FIELD(struct options, dummy_weights), .name = "dummy-weights",
@@ -287,7 +290,8 @@ static enum tca_status bench_length(struct bench *bench, int64_t tokens)
     struct measurement result;
     int repeat = (int)bench->options->repeat;
 
-    TCA_TRY(measure(bench, tokens, &result)); /* warm-up */
+    for (int i = 0; i < (int)bench->options->warm_up; i++)
+        TCA_TRY(measure(bench, tokens, &result));
     for (int i = 0; i < repeat; i++) {
         TCA_TRY(measure(bench, tokens, &result));
         prefill_s[i] = result.prefill_s;
