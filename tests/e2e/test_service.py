@@ -699,9 +699,15 @@ class Group(ServiceTest):
             with self.assertRaisesRegex(RuntimeError, "ended with 1"):
                 Service(PROGRAM, model=folder)
 
-    def test_more_workers_than_kv_heads_are_refused(self):
+    def test_more_workers_than_kv_heads_share_them(self):
+        self.service = Service(PROGRAM, workers=6)
+        self.check()
+        self.assertEqual([worker.kv_heads for worker in self.service.info().workers], [1] * 6)
+        self.assertEqual(self.service.stop(), 0)
+
+    def test_more_workers_than_ffn_columns_to_share_are_refused(self):
         with self.assertRaisesRegex(RuntimeError, "ended with 1"):
-            Service(PROGRAM, workers=5)
+            Service(PROGRAM, workers=57)
 
 
 if __name__ == "__main__":
