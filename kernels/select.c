@@ -61,7 +61,7 @@ static int64_t min_i64(int64_t a, int64_t b)
 int64_t select_budget(double keep, int64_t tokens, int64_t window)
 {
     const int64_t least = SELECT_BLOCK_TOKENS + window + SELECT_LEAST_FREE;
-    const int64_t wanted = keep >= 1.0 ? tokens : (int64_t)ceil(keep * (double)tokens);
+    const int64_t wanted = keep >= 1.0 ? tokens : (int64_t)(keep * (double)tokens);
 
     return min_i64(tokens, wanted > least ? wanted : least);
 }

@@ -69,7 +69,7 @@ bool select_needs_block_masses(const struct select_method *method);
 /* Blocks of a text: tokens / 64, rounded up. */
 int64_t select_blocks(int64_t tokens);
 
-/* The budget of a mean share: keep * tokens, at least sinks + window + 512, at most tokens. */
+/* The budget of a mean share: keep * tokens rounded down, at least sinks + window + 512, at most tokens. */
 int64_t select_budget(double keep, int64_t tokens, int64_t window);
 
 /* Bytes of scratch that select_run needs for `tokens`. */
