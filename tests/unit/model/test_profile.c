@@ -3,7 +3,9 @@
 #include "tests/support/check.h"
 #include "tests/support/folder.h"
 
+#include "model/model_config.h"
 #include "model/profile.h"
+#include "model/weight_files.h"
 
 #include <math.h>
 #include <sys/stat.h>
@@ -199,6 +201,29 @@ static void every_truncation_is_refused(void **state)
     free(text);
 }
 
+static void the_shipped_profile_fits_its_model(void **state)
+{
+    char folder[256], path[300], model[WEIGHT_FINGERPRINT_BYTES];
+    struct weight_files *files;
+    struct model_config config;
+    struct profile *read;
+    struct tca_error error;
+
+    (void)state;
+    snprintf(folder, sizeof(folder), "%s/models/needle-9m", getenv("TCA_SOURCE"));
+    snprintf(path, sizeof(path), "%s/tca-profile.json", folder);
+    assert_int_equal(model_config_read(folder, &config, &error), TCA_OK);
+    assert_int_equal(weight_files_open(folder, &files, &error), TCA_OK);
+    assert_int_equal(weight_files_fingerprint(files, model), TCA_OK);
+    weight_files_close(files);
+    assert_int_equal(profile_open(path, model, config.layers, config.kv_heads, &read, &error),
+                     TCA_OK);
+    assert_int_equal(read->window_tokens, 1024);
+    assert_int_equal(read->length[read->lengths - 1], 131072);
+    assert_non_null(read->tca);
+    profile_close(read);
+}
+
 static void curves_blend_in_the_logarithm_of_the_length(void **state)
 {
     struct profile profile;
@@ -231,6 +256,7 @@ int main(void)
         cmocka_unit_test(damaged_files_are_refused_by_key),
         cmocka_unit_test(saving_replaces_the_file_as_a_whole),
         cmocka_unit_test(every_truncation_is_refused),
+        cmocka_unit_test(the_shipped_profile_fits_its_model),
         cmocka_unit_test(curves_blend_in_the_logarithm_of_the_length),
     };
     return cmocka_run_group_tests_name("profile", tests, NULL, NULL);
