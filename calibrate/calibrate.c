@@ -198,8 +198,9 @@ static enum tca_status start_rank(struct calibration *calibration, const struct 
     if (rank->samples == NULL)
         return TCA_ERR_NO_MEMORY;
     if (run->ranks > config->kv_heads) {
-        log_error("%d ranks: each must hold whole KV heads, of which there are %d", run->ranks,
-                  config->kv_heads);
+        if (run->control->rank == 0)
+            log_error("%d ranks: each must hold whole KV heads, of which there are %d", run->ranks,
+                      config->kv_heads);
         return TCA_ERR_UNSUPPORTED;
     }
     memcpy(rank->samples, samples->list, list_bytes);
@@ -408,6 +409,7 @@ enum tca_status calibrate(const struct calibrate_options *options)
                                             .kv_memory_bytes = options->kv_memory_bytes,
                                             .chunk_tokens = options->chunk_tokens,
                                             .max_sequences = 1,
+                                            .profile = "none", /* an old one may be damaged */
                                             .start = start,
                                             .finish = finish};
     struct calibration calibration = {.options = options};

@@ -293,6 +293,15 @@ class ReferenceTest(unittest.TestCase):
             make_tiny_model(pathlib.Path(folder))
             self.check(pathlib.Path(folder), list(TEXT.read_bytes()), range(3))
 
+    def test_a_damaged_profile_is_replaced(self):
+        with tempfile.TemporaryDirectory() as folder:
+            make_tiny_model(pathlib.Path(folder))
+            path = pathlib.Path(folder) / "tca-profile.json"  # where it goes by default
+            path.write_text("{")
+            done = run("--model", folder, "--longest", LENGTH, "--window", WINDOW, TEXT)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(json.loads(path.read_text())["lengths"], [LENGTH])
+
 
 class RanksTest(unittest.TestCase):
     def profile(self, folder, *arguments, ranks=0):
