@@ -3,10 +3,10 @@
  *
  * The observers' heads that share a KV head are rows of one matrix: row r is observer r / group and
  * head r % group. A block has up to ROWS of them in shared memory, and a run of key tiles. Its two
- * warpgroups take the tiles in turns, each with stages of its own, so that one multiplies while the
- * other reduces; within a warpgroup too, a product is reduced while the next is computed. For block
- * scores a product is 64 rows by the tile's 128 keys, two blocks of the selection; for token scores
- * 64 of the tile's keys by 128 rows: either reduction runs along a thread's own sums. */
+ * teams of warpgroups take the tiles in turns, each with stages of its own; the warpgroups of a
+ * team share a tile's products. So some multiply while others reduce. For block scores a product is
+ * 64 rows by the tile's 128 keys, two blocks of the selection; for token scores 64 of the tile's
+ * keys by 128 rows: either reduction runs along a thread's own sums. */
 #include "kernels/cuda/bf16.cuh"
 #include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/tca_launch.h"
@@ -17,8 +17,10 @@
 enum {
     KEYS = 128, /* of a tile */
     TILE_BLOCKS = KEYS / SELECT_BLOCK_TOKENS,
-    WARPGROUPS = 2,
-    THREADS = WARPGROUPS * WGMMA_WARPGROUP,
+    TEAMS = 2,
+    MEMBERS = 2, /* warpgroups of a team */
+    TEAM_THREADS = MEMBERS * WGMMA_WARPGROUP,
+    THREADS = TEAMS * TEAM_THREADS,
     LANES = 32,
     PIECE = 8, /* elements of 16 bytes */
     PRODUCT_ROWS = 64,
@@ -34,13 +36,13 @@ enum {
 template <int DIM_, int ROWS_> struct traits {
     static constexpr int DIM = DIM_;
     static constexpr int ROWS = ROWS_;
-    static constexpr int PRODUCTS = ROWS / PRODUCT_ROWS; /* of a tile */
+    static constexpr int PRODUCTS = ROWS / PRODUCT_ROWS / MEMBERS; /* of a tile and warpgroup */
     static constexpr int PIECES = DIM / PIECE;
-    static constexpr int STAGES = DIM > 128 ? 1 : 2; /* of a warpgroup */
+    static constexpr int STAGES = DIM > 128 ? 1 : 2; /* of a team */
     static constexpr int Q_BYTES = ROWS * DIM * 2;
     static constexpr int STAGE_BYTES = KEYS * DIM * 2;
     static constexpr int SHARED_BYTES =
-        PANEL_ALIGNMENT + Q_BYTES + WARPGROUPS * STAGES * STAGE_BYTES + ROWS * (int)sizeof(float);
+        PANEL_ALIGNMENT + Q_BYTES + TEAMS * STAGES * STAGE_BYTES + ROWS * (int)sizeof(float);
 };
 
 /* What a block works on. */
@@ -119,7 +121,7 @@ static __device__ void load_offsets(float *to, const work &w, const score_launch
 }
 
 /* Start the copy of the block's tile `index`, unless it is past the last, by the threads of a
- * warpgroup; what lies beyond the head's keys, or beyond head_dim, is zero. */
+ * team; what lies beyond the head's keys, or beyond head_dim, is zero. */
 template <class T>
 static __device__ __forceinline__ void load_tile(uint8_t *to, const work &w, int index,
                                                  int head_dim)
@@ -130,7 +132,7 @@ static __device__ __forceinline__ void load_tile(uint8_t *to, const work &w, int
 
     if (index < w.tiles) {
 #pragma unroll 4
-        for (int i = threadIdx.x % WGMMA_WARPGROUP; i < KEYS * T::PIECES; i += WGMMA_WARPGROUP) {
+        for (int i = threadIdx.x % TEAM_THREADS; i < KEYS * T::PIECES; i += TEAM_THREADS) {
             int row = i / T::PIECES, piece = i % T::PIECES;
             bool exists = row < keys && piece * PIECE < head_dim;
 
@@ -294,11 +296,10 @@ static __device__ __forceinline__ void write_tokens(const float (&most)[2], cons
         atomicMax((int *)out, __float_as_int(score));
 }
 
-/* The threads of the own warpgroup wait for each other. */
-static __device__ __forceinline__ void warpgroup_barrier()
+/* The threads of the own team wait for each other. */
+static __device__ __forceinline__ void team_barrier()
 {
-    asm volatile("bar.sync %0, %1;" ::"r"(1 + threadIdx.x / WGMMA_WARPGROUP),
-                 "n"((int)WGMMA_WARPGROUP)
+    asm volatile("bar.sync %0, %1;" ::"r"(1 + threadIdx.x / TEAM_THREADS), "n"((int)TEAM_THREADS)
                  : "memory");
 }
 
@@ -320,7 +321,7 @@ static __device__ __forceinline__ void start_product(float (&s)[64], const uint8
         multiply<T>(s, {q + index * STEP, Q_PANEL}, {keys, KEY_PANEL});
 }
 
-/* All products of a tile; two are under way at a time. */
+/* The warpgroup's products of a tile. */
 template <class T, bool TOKENS>
 static __device__ __forceinline__ void
 work_on_tile(const work &w, const score_launch &launch, const uint8_t *q, const uint8_t *keys,
@@ -328,32 +329,22 @@ work_on_tile(const work &w, const score_launch &launch, const uint8_t *q, const 
 {
     constexpr int ROW_HALVES = T::ROWS / PRODUCT_COLUMNS;
     const int lane = threadIdx.x % LANES;
-    float s[2][64];
-    float most[2];
+    const int member = threadIdx.x / WGMMA_WARPGROUP % MEMBERS;
+    float s[64];
+    float most[2] = {-INFINITY, -INFINITY};
 
-    start_product<T, TOKENS>(s[0], q, keys, 0);
-    start_product<T, TOKENS>(s[1], q, keys, 1);
 #pragma unroll
     for (int i = 0; i < T::PRODUCTS; i++) {
-        if (i + 1 < T::PRODUCTS)
-            wgmma_wait<1>();
-        else
-            wgmma_wait<0>();
-        wgmma_hold(s[i % 2]);
+        start_product<T, TOKENS>(s, q, keys, member * T::PRODUCTS + i);
+        wgmma_wait<0>();
+        wgmma_hold(s);
         if (TOKENS) {
-            const int rows = i % ROW_HALVES;
-
-            if (rows == 0)
-                most[0] = most[1] = -INFINITY;
-            raise_tokens(most, s[i % 2], offsets + rows * PRODUCT_COLUMNS,
-                         launch.shape.scale * LOG2_E, lane);
-            if (rows == ROW_HALVES - 1)
-                write_tokens(most, w, launch, tile, i / ROW_HALVES);
+            raise_tokens(most, s, offsets + i * PRODUCT_COLUMNS, launch.shape.scale * LOG2_E, lane);
+            if (i == ROW_HALVES - 1)
+                write_tokens(most, w, launch, tile, member);
         } else {
-            write_blocks(s[i % 2], out_row[i], w, launch, tile);
+            write_blocks(s, out_row[i], w, launch, tile);
         }
-        if (i + 2 < T::PRODUCTS)
-            start_product<T, TOKENS>(s[i % 2], q, keys, i + 2);
     }
 }
 
@@ -364,37 +355,38 @@ static __global__ void __launch_bounds__(THREADS, 1)
     extern __shared__ uint8_t raw[];
     uint8_t *q =
         (uint8_t *)(((uintptr_t)raw + PANEL_ALIGNMENT - 1) / PANEL_ALIGNMENT * PANEL_ALIGNMENT);
-    const int warpgroup = threadIdx.x / WGMMA_WARPGROUP;
-    uint8_t *stages = q + T::Q_BYTES + warpgroup * T::STAGES * T::STAGE_BYTES;
-    float *offsets = (float *)(q + T::Q_BYTES + WARPGROUPS * T::STAGES * T::STAGE_BYTES);
+    const int team = threadIdx.x / TEAM_THREADS;
+    const int member = threadIdx.x / WGMMA_WARPGROUP % MEMBERS;
+    uint8_t *stages = q + T::Q_BYTES + team * T::STAGES * T::STAGE_BYTES;
+    float *offsets = (float *)(q + T::Q_BYTES + TEAMS * T::STAGES * T::STAGE_BYTES);
     const work w = find_work<T>(launch);
     const int head_dim = launch.shape.head_dim;
     float *out_row[T::PRODUCTS];
 
 #pragma unroll
     for (int i = 0; i < T::PRODUCTS; i++)
-        out_row[i] = TOKENS ? NULL : block_row(w, launch, i);
+        out_row[i] = TOKENS ? NULL : block_row(w, launch, member * T::PRODUCTS + i);
     load_queries<T>(q, w, launch);
-    load_tile<T>(stages, w, warpgroup, head_dim);
+    load_tile<T>(stages, w, team, head_dim);
     if (TOKENS)
         load_offsets<T>(offsets, w, launch);
     copy_wait<0>();
     wgmma_publish();
     __syncthreads();
-    for (int tile = warpgroup, turn = 0; tile < w.tiles; tile += WARPGROUPS, turn++) {
+    for (int tile = team, turn = 0; tile < w.tiles; tile += TEAMS, turn++) {
         const uint8_t *keys = stages + turn % T::STAGES * T::STAGE_BYTES;
         uint8_t *next = stages + (turn + 1) % T::STAGES * T::STAGE_BYTES;
 
         if (T::STAGES > 1)
-            load_tile<T>(next, w, tile + WARPGROUPS, head_dim);
+            load_tile<T>(next, w, tile + TEAMS, head_dim);
         work_on_tile<T, TOKENS>(w, launch, q, keys, offsets, out_row, tile);
         if (T::STAGES == 1) {
-            warpgroup_barrier(); /* the tile is done with */
-            load_tile<T>(next, w, tile + WARPGROUPS, head_dim);
+            team_barrier(); /* the tile is done with */
+            load_tile<T>(next, w, tile + TEAMS, head_dim);
         }
         copy_wait<0>();
         wgmma_publish();
-        warpgroup_barrier();
+        team_barrier();
     }
 }
 
