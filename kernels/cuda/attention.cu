@@ -492,58 +492,80 @@ static __global__ void __launch_bounds__(T::THREADS)
     finish<T>(w, launch, tensors, acc, (float *)stages, lane);
 }
 
-/* Bring the splits of a row together: one warp a row, one block a tile of a KV head. */
-static __global__ void merge(const __grid_constant__ attention_launch launch,
-                             const attention_tensors tensors, int tile_rows)
+enum { MERGE_THREADS = 256, SPLITS_MOST = ATTENTION_SPLITS_MAX };
+
+static_assert((int)SPLITS_MOST <= (int)MERGE_THREADS, "a thread a split");
+
+/* Reduce over a block's threads; every thread gets the result. */
+template <class Combine>
+static __device__ float reduce_block(float value, float *shared, Combine combine)
 {
+    for (int offset = LANES / 2; offset > 0; offset /= 2)
+        value = combine(value, __shfl_xor_sync(0xffffffffu, value, offset));
+    __syncthreads(); /* what was there has been read */
+    if (threadIdx.x % LANES == 0)
+        shared[threadIdx.x / LANES] = value;
+    __syncthreads();
+    value = shared[0];
+    for (int warp = 1; warp < MERGE_THREADS / LANES; warp++)
+        value = combine(value, shared[warp]);
+    return value;
+}
+
+/* Bring the splits of a row together: one block a row. A thread first has a split, then a column
+ * of some of the splits, so that many loads are under way. */
+static __global__ void __launch_bounds__(MERGE_THREADS)
+    merge(const __grid_constant__ attention_launch launch, const attention_tensors tensors,
+          int tile_rows)
+{
+    __shared__ float reduced[MERGE_THREADS / LANES], shrink[SPLITS_MOST], part[MERGE_THREADS];
     int which = 0;
     int tile = blockIdx.x; /* over all units' tiles and KV heads */
-    int head_dim = launch.shape.head_dim;
-    int stride = head_dim + ATTENTION_PARTIAL_EXTRA;
-    int lane = threadIdx.x % LANES;
+    const int head_dim = launch.shape.head_dim;
+    const int stride = head_dim + ATTENTION_PARTIAL_EXTRA;
 
     while (tile >= launch.unit[which].tiles * launch.shape.kv_heads)
         tile -= launch.unit[which++].tiles * launch.shape.kv_heads;
     const attention_unit &unit = launch.unit[which];
-    int kv_head = tile / unit.tiles;
-    int first_row = tile % unit.tiles * tile_rows;
-    int rows = min(tile_rows, unit.queries * launch.group - first_row);
+    const int kv_head = tile / unit.tiles;
+    const int row = tile % unit.tiles * tile_rows + blockIdx.y;
 
-    if (unit.splits == 1)
+    if (unit.splits == 1 || row >= unit.queries * launch.group)
         return;
-    for (int row = threadIdx.x / LANES; row < rows; row += blockDim.x / LANES) {
-        const float *partial =
-            tensors.partials +
-            (unit.first_partial + (int64_t)tile * unit.splits * tile_rows + row) * stride;
-        int64_t split_stride = (int64_t)tile_rows * stride;
-        int query = unit.first_query + (first_row + row) / launch.group;
-        int64_t place = (int64_t)query * launch.shape.q_heads + kv_head * launch.group +
-                        (first_row + row) % launch.group;
-        float most = -INFINITY, sum = 0;
-        float value[8] = {}; /* columns lane, lane + 32, .. of at most 256 */
+    const int64_t split_stride = (int64_t)tile_rows * stride;
+    const float *partial =
+        tensors.partials +
+        (unit.first_partial + (int64_t)tile * unit.splits * tile_rows + blockIdx.y) * stride;
+    const int64_t place = (int64_t)(unit.first_query + row / launch.group) * launch.shape.q_heads +
+                          kv_head * launch.group + row % launch.group;
+    const bool has_split = (int)threadIdx.x < unit.splits;
+    const float *own = partial + threadIdx.x * split_stride + head_dim;
+    const float own_most = has_split ? own[0] : -INFINITY;
+    const float most =
+        reduce_block(own_most, reduced, [](float a, float b) { return fmaxf(a, b); });
+    const float factor = fast_exp2(own_most - (most == -INFINITY ? 0.0f : most));
+    const float sum = reduce_block(has_split ? own[1] * factor : 0.0f, reduced,
+                                   [](float a, float b) { return a + b; });
+    if (has_split)
+        shrink[threadIdx.x] = factor;
+    __syncthreads();
 
-        for (int split = lane; split < unit.splits; split += LANES)
-            most = fmaxf(most, partial[split * split_stride + head_dim]);
-        most = warp_max(most);
-        float base = most == -INFINITY ? 0.0f : most;
-        for (int split = 0; split < unit.splits; split++) {
-            const float *from = partial + split * split_stride;
-            float shrink = fast_exp2(from[head_dim] - base);
-
-            sum += from[head_dim + 1] * shrink;
-#pragma unroll
-            for (int i = 0; i < 8; i++)
-                if (lane + LANES * i < head_dim)
-                    value[i] += from[lane + LANES * i] * shrink;
-        }
-        float scale = sum > 0 ? 1.0f / sum : 0.0f;
-#pragma unroll
-        for (int i = 0; i < 8; i++)
-            if (lane + LANES * i < head_dim)
-                tensors.out[place * head_dim + lane + LANES * i] = bf16_of_float(value[i] * scale);
-        if (tensors.lse != NULL && lane == 0)
-            tensors.lse[place] = sum > 0 ? most * 0.693147181f + logf(sum) : -INFINITY;
-    }
+    const int columns = (head_dim + LANES - 1) / LANES * LANES, parts = MERGE_THREADS / columns;
+    const int column = threadIdx.x % columns, first = threadIdx.x / columns;
+    float value = 0;
+    if (column < head_dim && first < parts)
+#pragma unroll 8
+        for (int split = first; split < unit.splits; split += parts)
+            value += partial[split * split_stride + column] * shrink[split];
+    part[threadIdx.x] = value;
+    __syncthreads();
+    if (first > 0 || column >= head_dim)
+        return;
+    for (int other = 1; other < parts; other++)
+        value += part[other * columns + column];
+    tensors.out[place * head_dim + column] = bf16_of_float(sum > 0 ? value / sum : 0.0f);
+    if (tensors.lse != NULL && column == 0)
+        tensors.lse[place] = sum > 0 ? most * 0.693147181f + logf(sum) : -INFINITY;
 }
 
 template <class T>
@@ -594,5 +616,6 @@ void cuda_launch_attention_merge(cudaStream_t stream, const struct attention_lau
 
     for (int i = 0; i < launch->count; i++)
         tiles += launch->unit[i].tiles * launch->shape.kv_heads;
-    merge<<<tiles, 4 * LANES, 0, stream>>>(*launch, *tensors, attention_tile_rows(launch->tile));
+    int rows = attention_tile_rows(launch->tile);
+    merge<<<dim3(tiles, rows), MERGE_THREADS, 0, stream>>>(*launch, *tensors, rows);
 }

@@ -1,6 +1,6 @@
 #include "kernels/cuda/attention_plan.h"
 
-enum { SPLIT_KEYS_LEAST = 256, SPLITS_MOST = 128, WIDE_HEAD_DIM = 128 };
+enum { SPLIT_KEYS_LEAST = 256, WIDE_HEAD_DIM = 128 };
 
 int attention_tile_rows(enum attention_tile tile)
 {
@@ -88,8 +88,8 @@ void attention_launch_split(struct attention_launch *launch, int blocks_wanted,
 
         if (splits > divide_up(keys, SPLIT_KEYS_LEAST))
             splits = divide_up(keys, SPLIT_KEYS_LEAST);
-        if (splits > SPLITS_MOST)
-            splits = SPLITS_MOST;
+        if (splits > ATTENTION_SPLITS_MAX)
+            splits = ATTENTION_SPLITS_MAX;
         if (rows > 0 && splits > (partial_rows - next_partial) / rows)
             splits = (partial_rows - next_partial) / rows;
         unit->first_block = next_block;

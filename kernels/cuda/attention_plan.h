@@ -11,7 +11,7 @@
 #include "kernels/backend.h"
 
 /* As many units as fit, with the tensors, into the 4 KiB of parameters that every launch has. */
-enum { ATTENTION_KEY_TILE = 64, ATTENTION_UNITS_MAX = 18 };
+enum { ATTENTION_KEY_TILE = 64, ATTENTION_UNITS_MAX = 18, ATTENTION_SPLITS_MAX = 128 };
 
 /* Tile shapes that the kernels are compiled for, by rows. */
 enum attention_tile { ATTENTION_TILE_16, ATTENTION_TILE_64, ATTENTION_TILE_128, ATTENTION_TILES };
