@@ -122,7 +122,8 @@ static enum tca_status attend(struct chunk *c, enum part part)
                                      .v = c->kept_v,
                                      .head_stride = c->copy_rows * c->shape.head_dim,
                                      .rows = c->copy_rows,
-                                     .rows_per_head = c->counts};
+                                     .rows_per_head = c->counts,
+                                     .has_tail = true};
     item.segment[0] = part == DENSE ? all : part == OWN ? own : kept;
     return c->bench->backend->attention(c->bench->queue, part == KEPT ? c->out_kept : c->out,
                                         part == KEPT ? c->lse_kept : c->lse_own, c->q, &c->shape,

@@ -1,3 +1,29 @@
+# cuDNN's attention, for TCA_HAS_CUDNN: its headers and those of its frontend, which is a folder of
+# headers that the Python package nvidia-cudnn-frontend brings, or that CUDNN_FRONTEND_INCLUDE names.
+# The library itself is only opened at run time.
+function(find_cudnn_frontend)
+  set(ask "import importlib.util as u; print(list(u.find_spec('cudnn').submodule_search_locations)[0] + '/../include')")
+  foreach(python ${PROJECT_SOURCE_DIR}/.venv/bin/python python3)
+    execute_process(COMMAND ${python} -c ${ask} OUTPUT_VARIABLE folder ERROR_QUIET
+                    OUTPUT_STRIP_TRAILING_WHITESPACE RESULT_VARIABLE failed)
+    if(NOT failed)
+      list(APPEND folders ${folder})
+    endif()
+  endforeach()
+  find_path(CUDNN_FRONTEND_INCLUDE cudnn_frontend.h HINTS ${folders})
+  find_path(CUDNN_INCLUDE cudnn_graph.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+  if(CUDNN_FRONTEND_INCLUDE AND CUDNN_INCLUDE)
+    add_library(cudnn_frontend INTERFACE IMPORTED GLOBAL)
+    target_include_directories(cudnn_frontend SYSTEM INTERFACE
+      ${CUDNN_FRONTEND_INCLUDE} ${CUDNN_INCLUDE} ${CUDAToolkit_INCLUDE_DIRS})
+    target_link_libraries(cudnn_frontend INTERFACE ${CMAKE_DL_LIBS})
+    set(TCA_HAS_CUDNN ON PARENT_SCOPE)
+  else()
+    message(STATUS "cuDNN's frontend was not found (pip install --no-deps nvidia-cudnn-frontend, or "
+                   "set CUDNN_FRONTEND_INCLUDE): attention by own kernels only")
+  endif()
+endfunction()
+
 # TCA_HAS_CUDA: the CUDA backend is built, otherwise kernels/no_cuda.c and comm/nccl/no_nccl.c stand in.
 set(TCA_HAS_CUDA OFF)
 if(TCA_CUDA)
@@ -17,6 +43,12 @@ if(TCA_CUDA)
     set(CMAKE_CUDA_STANDARD 17)
     set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
     set(TCA_HAS_CUDA ON)
+    set(TCA_HAS_CUDNN OFF)
+    find_cudnn_frontend()
+    if(TCA_HAS_CUDNN)
+      enable_language(CXX)
+      set(CMAKE_CXX_STANDARD 17)
+    endif()
     message(STATUS "CUDA ${CMAKE_CUDA_COMPILER_VERSION}: building the CUDA backend")
   else()
     message(STATUS "nvcc was not found (set CUDACXX to its path): building without the CUDA backend")

@@ -46,6 +46,9 @@ struct attention_segment {
     int64_t rows; /* keys of every head, or the most of any when rows_per_head is given */
     const int32_t *rows_per_head; /* device [kv_heads], each 0..rows; NULL: all have `rows` */
     bool causal; /* the item's query t of T sees rows 0 .. rows - T + t; not with rows_per_head */
+    /* Behind every head's rows, up to a multiple of 128, values are finite numbers that may be
+     * read, as gather leaves them: fast kernels read whole tiles and multiply the rest by 0. */
+    bool has_tail;
 };
 
 /* Heads that read the document in place, kept rows, own rows. */
@@ -169,6 +172,11 @@ struct kernel_backend {
     enum tca_status (*attention)(struct kernel_queue *queue, uint16_t *out, float *lse,
                                  const uint16_t *q, const struct attention_shape *shape,
                                  const struct attention_item *items, int item_count);
+
+    /* Optional. Make now what `attention` would make at its first calls for up to `queries` queries
+     * of an item: seconds on a GPU. Results do not depend on it. */
+    enum tca_status (*attention_prepare)(struct kernel_queue *queue,
+                                         const struct attention_shape *shape, int queries);
 
     /* out = silu(gate) * up. gate_up: [rows, 2 * cols] act, gate first; out: [rows, cols] bf16. */
     enum tca_status (*swiglu)(struct kernel_queue *queue, uint16_t *out, const void *gate_up,

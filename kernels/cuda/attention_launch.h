@@ -25,6 +25,21 @@ void cuda_launch_attention(cudaStream_t stream, const struct attention_launch *l
 void cuda_launch_attention_merge(cudaStream_t stream, const struct attention_launch *launch,
                                  const struct attention_tensors *tensors);
 
+/* Lists for sdpa.h: device arrays of its shapes. */
+struct sdpa_lists_out {
+    int64_t *q_offsets, *kv_offsets;
+    int32_t *query_counts, *key_counts;
+};
+
+/* rows: the segment's keys where it has no rows_per_head. */
+void cuda_launch_sdpa_lists(cudaStream_t stream, const struct sdpa_lists_out *lists,
+                            const struct attention_segment *segment, int queries, int64_t rows,
+                            const struct attention_shape *shape);
+/* Heads without keys get zeros and -inf. */
+void cuda_launch_fill_keyless(cudaStream_t stream, uint16_t *out, float *lse,
+                              const int32_t *key_counts, int queries,
+                              const struct attention_shape *shape);
+
 #ifdef __cplusplus
 }
 #endif

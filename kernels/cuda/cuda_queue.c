@@ -4,6 +4,7 @@
 #include "kernels/cuda/algorithm_cache.h"
 #include "kernels/cuda/cuda_status.h"
 #include "kernels/cuda/ops.h"
+#include "kernels/cuda/sdpa.h"
 
 #include <stdlib.h>
 
@@ -21,6 +22,7 @@ static enum tca_status make_parts(struct cuda_queue *queue)
     TCA_TRY(cublas_status(cublasLtCreate(&queue->blas), "cublasLtCreate"));
     TCA_TRY(cuda_alloc(device, MATMUL_WORKSPACE_BYTES, &queue->matmul_workspace));
     TCA_TRY(algorithm_cache_create(&queue->algorithms));
+    TCA_TRY(sdpa_create(queue->stream, &queue->sdpa));
     TCA_TRY(cuda_alloc(device, SCRATCH_BYTES, &queue->scratch));
     TCA_TRY(cuda_alloc(device, TOP_BYTES, &queue->top));
     return cuda_status(cudaMallocHost(&queue->top_host, TOP_BYTES), "cudaMallocHost");
@@ -63,6 +65,7 @@ void cuda_queue_destroy(struct kernel_queue *base)
     cudaFree(queue->top);
     cudaFree(queue->bias);
     cudaFree(queue->scratch);
+    sdpa_destroy(queue->sdpa);
     algorithm_cache_destroy(queue->algorithms);
     cudaFree(queue->matmul_workspace);
     if (queue->blas != NULL)

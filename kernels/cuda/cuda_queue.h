@@ -10,6 +10,7 @@
 #include <cuda_runtime_api.h>
 
 struct algorithm_cache;
+struct sdpa;
 
 enum {
     MATMUL_WORKSPACE_BYTES = 32 << 20, /* what NVIDIA recommends for Hopper */
@@ -24,6 +25,7 @@ struct cuda_queue {
     cublasLtHandle_t blas;
     void *matmul_workspace; /* device, owned: MATMUL_WORKSPACE_BYTES */
     struct algorithm_cache *algorithms;
+    struct sdpa *sdpa; /* owned; NULL without cuDNN */
     /* Device, owned: SCRATCH_BYTES. An operation may leave nothing there: partial sums of attention
      * that is split by keys, a selection's keys and marks. */
     void *scratch;

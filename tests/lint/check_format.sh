@@ -6,7 +6,7 @@ cd "$1"
 for tool in clang-format-14 clang-format; do
     case $($tool --version 2>/dev/null || true) in
     *' version 14.'*)
-        git ls-files -z '*.c' '*.h' '*.cu' '*.cuh' | xargs -0 "$tool" --dry-run -Werror
+        git ls-files -z '*.c' '*.h' '*.cu' '*.cuh' '*.cpp' | xargs -0 "$tool" --dry-run -Werror
         exit 0
         ;;
     esac

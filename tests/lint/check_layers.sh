@@ -11,16 +11,16 @@ bad=$(
         [ -d "$dir" ] || continue
         case $allowed in *'*'*) continue ;; esac
         pattern=$(echo "$dir $allowed" | tr -s ' ' '|' | sed 's/|$//')
-        grep -rnE '^#[[:space:]]*include[[:space:]]+"[a-z_]+/' "$dir" --include='*.[ch]' --include='*.cu' --include='*.cuh' |
+        grep -rnE '^#[[:space:]]*include[[:space:]]+"[a-z_]+/' "$dir" --include='*.[ch]' --include='*.cu' --include='*.cuh' --include='*.cpp' |
             grep -vE "\"($pattern)/|$generated" || true
         case " $dir $allowed " in *' proto '*) continue ;; esac
-        grep -rnE "$generated" "$dir" --include='*.[ch]' --include='*.cu' --include='*.cuh' || true
+        grep -rnE "$generated" "$dir" --include='*.[ch]' --include='*.cu' --include='*.cuh' --include='*.cpp' || true
     done <tests/lint/layers.txt
 
     vendor() { # HEADER_REGEX ALLOWED_DIR...
         header=$1; shift
         keep=$(echo "$*" | sed 's/ /|/g')
-        grep -rnE "^#[[:space:]]*include[[:space:]]+[<\"]($header)" . --exclude-dir=build --exclude-dir=.venv --include='*.[ch]' --include='*.cu' --include='*.cuh' |
+        grep -rnE "^#[[:space:]]*include[[:space:]]+[<\"]($header)" . --exclude-dir=build --exclude-dir=.venv --include='*.[ch]' --include='*.cu' --include='*.cuh' --include='*.cpp' |
             grep -vE "^\./($keep)/|$generated" || true
     }
     vendor 'cuda|cublas|cudnn' kernels/cuda comm/nccl
