@@ -18,13 +18,14 @@ static int close_group(void **state)
     return 0;
 }
 
-/* Segment s of an item: rows < 0 draws ragged rows of 0 .. -rows for each head; BY_OFFSETS: the
- * heads lie in falling order, where head_offsets says. */
-enum { BY_OFFSETS = 2 };
+/* Segment s of an item: rows < 0 draws ragged rows of 0 .. -rows for each head. BY_OFFSETS: the
+ * heads lie in falling order, where head_offsets says; TAILED: so too, the second head has no rows,
+ * and zeros follow every head's (as gather leaves them). SHARED: the first item's. */
+enum { BY_OFFSETS = 2, TAILED, SHARED, TAIL_ROWS = 128 };
 
 struct segment_case {
     int rows;
-    int kind; /* true: causal, false: not, BY_OFFSETS: not either */
+    int kind; /* true: causal; false and the others: not */
 };
 
 struct item_case {
@@ -58,25 +59,34 @@ static void make_segment(struct inputs *in, int i, int s, const struct segment_c
                          uint64_t *random)
 {
     int rows = abs(from->rows);
+    bool has_tail = from->kind == TAILED;
     /* A gap between the heads, as a cache with room to grow has; what is in it is no number. */
-    size_t stride = (size_t)(rows + GAP_ROWS) * (size_t)in->shape.head_dim;
+    size_t gap = has_tail ? TAIL_ROWS : GAP_ROWS;
+    size_t stride = ((size_t)rows + gap) * (size_t)in->shape.head_dim;
     size_t elements = stride * (size_t)in->shape.kv_heads;
 
+    if (from->kind == SHARED && i > 0) {
+        in->items[i].segment[s] = in->items[0].segment[s];
+        return;
+    }
     in->kv[i][s] = new_bf16s(2 * elements, 3, random);
     in->kv_bytes[i][s] = 2 * elements * sizeof(uint16_t);
     for (int half = 1; half <= 2 * in->shape.kv_heads; half++)
-        memset(in->kv[i][s] + (size_t)half * stride - GAP_ROWS * in->shape.head_dim, 0xff,
-               GAP_ROWS * (size_t)in->shape.head_dim * sizeof(uint16_t));
+        memset(in->kv[i][s] + (size_t)half * stride - gap * (size_t)in->shape.head_dim,
+               has_tail ? 0 : 0xff, gap * (size_t)in->shape.head_dim * sizeof(uint16_t));
     for (int h = 0; h < in->shape.kv_heads; h++)
         in->ragged[i][s][h] = (int32_t)(random_bits(random) % (uint64_t)(rows + 1));
+    if (has_tail && in->shape.kv_heads > 1)
+        in->ragged[i][s][1] = 0;
     for (int h = 0; h < in->shape.kv_heads; h++)
         in->offsets[i][s][h] = (int64_t)(in->shape.kv_heads - 1 - h) * (int64_t)stride;
     in->is_ragged[i][s] = from->rows < 0;
-    in->by_offsets[i][s] = from->kind == BY_OFFSETS;
+    in->by_offsets[i][s] = from->kind == BY_OFFSETS || has_tail;
     in->items[i].segment[s] = (struct attention_segment){
-        .head_stride = from->kind == BY_OFFSETS ? -1 : (int64_t)stride,
+        .head_stride = in->by_offsets[i][s] ? -1 : (int64_t)stride,
         .rows = rows,
         .causal = from->kind == true,
+        .has_tail = has_tail,
     };
 }
 
@@ -114,6 +124,10 @@ static struct outputs run(const struct side *side, struct inputs *in, int item_c
 
     for (int i = 0; i < item_count; i++)
         for (int s = 0; s < in->items[i].segments; s++) {
+            if (in->kv[i][s] == NULL) { /* shared */
+                in->items[i].segment[s] = in->items[0].segment[s];
+                continue;
+            }
             uint16_t *kv = put(side, in->kv[i][s], in->kv_bytes[i][s]);
 
             in->items[i].segment[s].rows_per_head =
@@ -138,6 +152,8 @@ static struct outputs run(const struct side *side, struct inputs *in, int item_c
         for (int s = 0; s < in->items[i].segments; s++) {
             const struct attention_segment *segment = &in->items[i].segment[s];
 
+            if (in->kv[i][s] == NULL)
+                continue;
             drop(side, (void *)(uintptr_t)segment->k, in->kv_bytes[i][s]);
             if (segment->rows_per_head != NULL)
                 drop(side, (void *)(uintptr_t)segment->rows_per_head, sizeof(in->ragged[i][s]));
@@ -280,6 +296,128 @@ static void three_segments_count_as_one(void **state)
     CHECK_ALL(cases);
 }
 
+static void questions_share_a_document(void **state)
+{
+    (void)state;
+    static const struct attention_case cases[] = {
+        {"two",
+         2,
+         4,
+         128,
+         2,
+         {{1, 2, {{2000, SHARED}, {3, true}}}, {1, 2, {{2000, SHARED}, {1, true}}}}},
+        {"nothing of their own", 2, 1, 64, 2, {{1, 1, {{1100, SHARED}}}, {1, 1, {{1100, SHARED}}}}},
+        {"with a core cache",
+         4,
+         2,
+         64,
+         3,
+         {{1, 3, {{1500, SHARED}, {-90, BY_OFFSETS}, {30, true}}},
+          {3, 3, {{1500, SHARED}, {-800, BY_OFFSETS}, {3, true}}},
+          {1, 3, {{1500, SHARED}, {-1, BY_OFFSETS}, {100, true}}}}},
+        {"between others",
+         2,
+         2,
+         64,
+         4,
+         {{2, 2, {{1024, SHARED}, {2, true}}},
+          {5, 2, {{1024, SHARED}, {9, true}}},
+          {70, 1, {{300, true}}},
+          {1, 2, {{1024, SHARED}, {6, true}}}}},
+        {"questions of some tokens",
+         2,
+         4,
+         128,
+         3,
+         {{64, 2, {{3001, SHARED}, {64, true}}},
+          {40, 2, {{3001, SHARED}, {40, true}}},
+          {1, 2, {{3001, SHARED}, {1, true}}}}},
+        {"too short to matter",
+         1,
+         2,
+         64,
+         2,
+         {{1, 2, {{500, SHARED}, {3, true}}}, {1, 2, {{500, SHARED}, {1, true}}}}},
+    };
+    CHECK_ALL(cases);
+}
+
+/* As many queries as go to cuDNN, where there is one, and what it leaves. */
+static void long_runs_of_queries_are_right(void **state)
+{
+    (void)state;
+    static const struct attention_case cases[] = {
+        {"own chunk", 2, 4, 128, 1, {{1024, 1, {{1024, true}}}}},
+        {"own chunk of no power", 2, 2, 64, 1, {{1700, 1, {{1700, true}}}}},
+        {"a chunk at an odd place", 8, 4, 128, 1, {{1537, 1, {{4537, true}}}}},
+        {"a chunk at an even place", 8, 4, 128, 1, {{1024, 1, {{5120, true}}}}},
+        {"not causal", 2, 2, 64, 1, {{700, 1, {{1280, false}}}}},
+        {"not causal, an odd end", 2, 2, 64, 1, {{700, 1, {{1283, false}}}}},
+        {"kept rows", 8, 4, 128, 1, {{600, 1, {{-3000, TAILED}}}}},
+        {"kept rows, grouped by 1", 4, 1, 64, 1, {{512, 1, {{-1500, TAILED}}}}},
+        {"kept rows, grouped by 3", 3, 3, 64, 1, {{1100, 1, {{-900, TAILED}}}}},
+        {"one head", 1, 8, 128, 1, {{513, 1, {{2000, true}}}}},
+        {"beside a decode",
+         2,
+         4,
+         128,
+         3,
+         {{1, 2, {{-700, false}, {3, true}}}, {640, 1, {{640, true}}}, {2, 1, {{1200, true}}}}},
+    };
+    CHECK_ALL(cases);
+}
+
+/* Elements beyond 2^31, which the CPU would take too long for: 512 queries at once, as cuDNN takes
+ * them, against 256 and 256, which it does not. */
+static void long_documents_are_addressed(void **state)
+{
+    (void)state;
+    enum { KV_HEADS = 20, DIM = 128, ROWS = 1000064, QUERIES = 512, PATTERN = 12641288 };
+    const struct side *side = &sides[SIDE_CUDA];
+    struct attention_shape shape = {KV_HEADS, KV_HEADS, DIM, 0.0883883476f};
+    size_t elements = (size_t)KV_HEADS * DIM * ROWS, heads = (size_t)QUERIES * KV_HEADS;
+    size_t bytes = heads * DIM * sizeof(uint16_t);
+    uint64_t random = 41;
+    uint16_t *q = new_bf16s(heads * DIM, 1, &random);
+    uint16_t *pattern = new_bf16s(PATTERN, 2, &random);
+    void *device_q = put(side, q, bytes);
+    void *out[2] = {put(side, NULL, bytes), put(side, NULL, bytes)};
+    uint16_t *kv;
+
+    assert_int_equal(side->backend->alloc(0, elements * sizeof(*kv), (void **)&kv), TCA_OK);
+    assert_int_equal(side->backend->upload(side->queue, kv, pattern, PATTERN * sizeof(*kv)),
+                     TCA_OK);
+    for (size_t made = PATTERN, more; made < elements; made += more) {
+        more = elements - made < made ? elements - made : made;
+        assert_int_equal(side->backend->copy(side->queue, kv + made, kv, more * sizeof(*kv)),
+                         TCA_OK);
+    }
+    for (int pieces = 1; pieces <= 2; pieces++)
+        for (int i = 0; i < pieces; i++) {
+            int queries = QUERIES / pieces;
+            struct attention_item item = {.first_query = i * queries,
+                                          .queries = queries,
+                                          .segments = 1,
+                                          .segment = {{.k = kv,
+                                                       .v = kv,
+                                                       .head_stride = (int64_t)ROWS * DIM,
+                                                       .rows = ROWS - QUERIES + (i + 1) * queries,
+                                                       .causal = true}}};
+
+            assert_int_equal(side->backend->attention(side->queue, out[pieces - 1], NULL, device_q,
+                                                      &shape, &item, 1),
+                             TCA_OK);
+        }
+    uint16_t *whole = take(side, out[0], bytes), *halves = take(side, out[1], bytes);
+    assert_near_bf16(halves, whole, heads * DIM, 1e-4, "a million rows of 20 heads");
+    free(whole);
+    free(halves);
+    side->backend->free(0, kv, elements * sizeof(*kv));
+    drop(side, device_q, bytes);
+    free(pattern);
+    free(q);
+}
+
 static void queries_without_keys_give_zeros(void **state)
 {
     (void)state;
@@ -327,6 +465,9 @@ int main(void)
         cmocka_unit_test(chunks_see_what_came_before),
         cmocka_unit_test(keys_are_split_where_queries_are_few),
         cmocka_unit_test(three_segments_count_as_one),
+        cmocka_unit_test(questions_share_a_document),
+        cmocka_unit_test(long_runs_of_queries_are_right),
+        cmocka_unit_test(long_documents_are_addressed),
         cmocka_unit_test(queries_without_keys_give_zeros),
         cmocka_unit_test(steps_are_batched),
     };
