@@ -196,12 +196,12 @@ int core_cache_segments(const struct core_cache *core, int layer, const struct k
                                                               .rows = core->options.held_tokens,
                                                               .rows_per_head = core->whole + first};
     if (rows->most_rows > 0)
-        segments_out[segments++] =
-            (struct attention_segment){.k = rows->k,
-                                       .v = rows->v,
-                                       .head_offsets = core->offsets + first,
-                                       .rows = rows->most_rows,
-                                       .rows_per_head = core->counts + first};
+        segments_out[segments++] = (struct attention_segment){.k = rows->k,
+                                                              .v = rows->v,
+                                                              .head_offsets = core->offsets + first,
+                                                              .rows = rows->most_rows,
+                                                              .rows_per_head = core->counts + first,
+                                                              .has_tail = true};
     return segments;
 }
 

@@ -208,6 +208,14 @@ enum tca_status forward_create(const struct forward_parts *parts,
         forward_destroy(forward);
         return status;
     }
+    if (parts->device.backend->attention_prepare != NULL)
+        status = parts->device.backend->attention_prepare(parts->device.queue, &forward->attention,
+                                                          limits->rows);
+    if (status != TCA_OK) {
+        tca_fail(error, status, "attention cannot be prepared for %d tokens a step", limits->rows);
+        forward_destroy(forward);
+        return status;
+    }
     *forward_out = forward;
     return TCA_OK;
 }

@@ -332,7 +332,8 @@ static enum tca_status attend_chunk(struct sparse *sparse, const struct sparse_q
                                        .v = copy->v,
                                        .head_offsets = copy->head_offsets,
                                        .rows = most_rows(sparse),
-                                       .rows_per_head = sparse->counts};
+                                       .rows_per_head = sparse->counts,
+                                       .has_tail = true};
     TCA_TRY(
         backend->attention(queue, sparse->out, sparse->lse, queries->q, &sparse->shape, &item, 1));
     return backend->attention_merge(
