@@ -20,11 +20,13 @@ struct decode_case {
     int questions;
     int64_t rows;   /* of a head, in the mean */
     bool is_shared; /* all questions read the same rows, every head all of them: a document */
+    int queries;    /* of a question: 1, or its own tokens in its pass over the document */
 };
 
-static const struct decode_case cases[] = {{1, 2048, false},   {1, 4096, false},  {1, 13312, false},
-                                           {1, 131072, true},  {16, 2048, false}, {16, 4096, false},
-                                           {16, 13312, false}, {16, 131072, true}};
+static const struct decode_case cases[] = {
+    {1, 2048, false, 1},   {1, 4096, false, 1},  {1, 13312, false, 1},  {1, 131072, true, 1},
+    {16, 2048, false, 1},  {16, 4096, false, 1}, {16, 13312, false, 1}, {16, 131072, true, 1},
+    {1, 131072, true, 64}, {4, 131072, true, 64}};
 
 struct decode {
     struct attention_shape shape;
@@ -69,7 +71,7 @@ static struct attention_segment plain(struct bench_memory *memory, int64_t rows)
 
 static void decode_init(struct decode *d, struct bench_memory *memory, const struct decode_case *c)
 {
-    size_t q_count = (size_t)c->questions * Q_HEADS * HEAD_DIM;
+    size_t q_count = (size_t)(c->questions * c->queries) * Q_HEADS * HEAD_DIM;
 
     *d = (struct decode){.shape = {Q_HEADS, KV_HEADS, HEAD_DIM, 1.0f / sqrtf(HEAD_DIM)},
                          .q = bench_new_bf16s(memory, q_count),
@@ -78,7 +80,8 @@ static void decode_init(struct decode *d, struct bench_memory *memory, const str
     for (int i = 0; i < c->questions; i++) {
         struct attention_item *item = &d->items[i];
 
-        *item = (struct attention_item){.first_query = i, .queries = 1, .segments = 2};
+        *item = (struct attention_item){
+            .first_query = i * c->queries, .queries = c->queries, .segments = 2};
         if (!c->is_shared)
             item->segment[0] = core_cache(memory, c->rows, i);
         else
@@ -117,17 +120,20 @@ void bench_decode(const struct sparse_bench *bench)
         decode_init(&d, &memory, c);
         double ms = time_calls(bench, &d, c->questions);
         double rate = (double)d.keys * HEAD_DIM * 4 / ms * 1e-9;
+        double tflops =
+            4.0 * HEAD_DIM * Q_HEADS / KV_HEADS * (double)(d.keys * c->queries) / ms * 1e-9;
         if (bench->is_json)
-            printf(
-                "{\"name\": \"decode\", \"backend\": \"%s\", \"questions\": %d, \"rows\": %" PRId64
-                ", \"shared\": %s, \"ms\": %.5f, \"terabytes_per_s\": %.3f}\n",
-                bench->backend->name, c->questions, c->rows, c->is_shared ? "true" : "false", ms,
-                rate);
+            printf("{\"name\": \"decode\", \"backend\": \"%s\", \"questions\": %d, \"queries\": "
+                   "%d, \"rows\": %" PRId64
+                   ", \"shared\": %s, \"ms\": %.5f, \"terabytes_per_s\": %.3f, \"tflops\": %.2f}\n",
+                   bench->backend->name, c->questions, c->queries, c->rows,
+                   c->is_shared ? "true" : "false", ms, rate, tflops);
         else
-            printf("decode, %2d questions over %s of %6" PRId64
-                   " rows: %8.1f us, %.2f TB/s of keys and values%s\n",
-                   c->questions, c->is_shared ? "one document" : "core caches", c->rows, ms * 1e3,
-                   rate, c->is_shared && c->questions > 1 ? ", counted for each" : "");
+            printf("%2d questions of %2d tokens over %s of %6" PRId64
+                   " rows: %8.1f us, %.2f TB/s of keys and values%s, %.1f TFLOP/s\n",
+                   c->questions, c->queries, c->is_shared ? "one document" : "core caches", c->rows,
+                   ms * 1e3, rate, c->is_shared && c->questions > 1 ? ", counted for each" : "",
+                   tflops);
         fflush(stdout);
         bench_memory_deinit(&memory);
     }

@@ -29,10 +29,24 @@ static const struct chunk_case cuda_cases[] = {
     {32, 8, 128, 4096, 32, 0.10, 3, {32768, 131072, 1048576}},
     {32, 8, 128, 4096, 32, 0.03, 3, {32768, 131072, 1048576}}};
 
-enum part { OWN, SCORES, LSE, MASSES, SELECT, GATHER, KEPT, MERGE, DENSE, TOKEN_SCORES, PARTS };
+enum part {
+    OWN,
+    SCORES,
+    LSE,
+    MASSES,
+    SELECT,
+    GATHER,
+    KEPT,
+    MERGE,
+    DENSE,
+    TOKEN_SCORES,
+    SELECT_TOKENS,
+    PARTS
+};
 
-static const char *const part_names[PARTS] = {
-    "own", "scores", "lse", "masses", "select", "gather", "kept", "merge", "dense", "token_scores"};
+static const char *const part_names[PARTS] = {"own",    "scores",       "lse",          "masses",
+                                              "select", "gather",       "kept",         "merge",
+                                              "dense",  "token_scores", "select_tokens"};
 
 struct chunk {
     const struct sparse_bench *bench;
@@ -163,6 +177,10 @@ static enum tca_status run_part(struct chunk *c, enum part part)
     case MERGE:
         return backend->attention_merge(queue, c->out, c->lse_own, c->out_kept, c->lse_kept,
                                         c->queries, &c->shape);
+    case SELECT_TOKENS: /* what a question does: pooled, by token scores */
+        input.token_scores = c->tokens;
+        return backend->select(queue, c->kept, c->budgets[0], c->counts, SELECT_POOLED, &input,
+                               c->budgets, c->shape.kv_heads);
     case TOKEN_SCORES:
         return backend->token_scores(queue, c->tokens, c->q, c->lse, &c->shape, c->observers,
                                      c->observer_count, &keys);

@@ -19,9 +19,9 @@ struct sparse_bench {
  * its parts, and the dense one. */
 void bench_sparse(const struct sparse_bench *bench);
 
-/* Print a line (or JSON object) for every number of questions and rows: one attention of a decode
- * step, in which every question has one query over a core cache of its own, with as many rows in
- * the mean of its heads, and over 64 rows of its own. */
+/* Print a line (or JSON object) for every number of questions and rows: one attention of a step, in
+ * which every question has one query over a core cache of its own, with as many rows in the mean of
+ * its heads, or one or more over a document that all share, and over 64 rows of its own. */
 void bench_decode(const struct sparse_bench *bench);
 
 #endif
