@@ -1,6 +1,6 @@
 #!/bin/sh
 # Build the preset release and run every test that needs a GPU, then, where compute-sanitizer is
-# installed, the operations under its memcheck. Usage: launch/gpu-check.sh [CTEST_OPTION..]
+# installed, the operations under its memcheck and racecheck. Usage: launch/gpu-check.sh [CTEST_OPTION..]
 #
 # Tests for which there are too few GPUs are skipped. Exit 0 only if nothing failed.
 set -eu
@@ -11,11 +11,12 @@ cmake --preset release
 cmake --build --preset release
 ctest --preset release -L '^gpu$' "$@"
 if command -v compute-sanitizer >/dev/null; then
-    for test in test_parity test_parity_attention; do
+    for run in memcheck:test_parity memcheck:test_parity_attention memcheck:test_parity_tca \
+        memcheck:test_sparse_masked racecheck:test_sparse_masked; do
         # A test asks for more memory than there is: that error of the API is wanted.
-        compute-sanitizer --tool memcheck --report-api-errors no --error-exitcode 1 \
-            "build/release/tests/$test"
+        compute-sanitizer --tool "${run%%:*}" --report-api-errors no --error-exitcode 1 \
+            "build/release/tests/${run#*:}"
     done
 else
-    echo "compute-sanitizer is not installed: memcheck was not run"
+    echo "compute-sanitizer is not installed: memcheck and racecheck were not run"
 fi
