@@ -357,6 +357,7 @@ class WorkerLink(unittest.TestCase):
         group = self.start_ready(state=state, ready={"profile_id": b"b0b1",
                                                      "has_tca_profile": True})
         self.assertEqual(self.prefill_of(group, "old", rule="tca"), ("tca", 0.1, 0))
+        self.assertEqual(self.service.stop(), 0)  # its metadata is written behind the answer
         self.service.clean()
         group = self.start_ready(state=state, ready={"profile_id": b"b0b1"})
         with self.assertRaises(grpc.RpcError) as caught:
