@@ -169,7 +169,7 @@ static enum tca_status open_profile(struct model_shard *shard,
     if (status == TCA_ERR_NOT_FOUND && !is_named)
         return TCA_OK;
     TCA_TRY(status);
-    if (shard->profile->window_tokens != window_of(options))
+    if (shard->group->rank == 0 && shard->profile->window_tokens != window_of(options))
         log_warn("%s: made with a window of %lld tokens, this server's is %lld", path,
                  (long long)shard->profile->window_tokens, (long long)window_of(options));
     memcpy(shard->facts.profile_id, shard->profile->id, sizeof(shard->facts.profile_id));

@@ -18,8 +18,9 @@ from service import Service, pb
 import corpus
 
 PROGRAM, CLIENT = sys.argv[1:3]
-TOKENS = 24000
-FACTS = 12
+TOKENS = 14000
+FACTS = 10
+WINDOW = 256  # the least budget is then 6 % of this text
 LAYERS, KV_HEADS = 6, 4  # of needle-9m
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -41,7 +42,7 @@ class Tca(unittest.TestCase):
         cls.data = cls.book.text.encode()
 
     def start(self, **settings):
-        one = Service(PROGRAM, **settings)
+        one = Service(PROGRAM, window=WINDOW, **settings)
         self.addCleanup(one.clean)
         return one
 
