@@ -42,7 +42,7 @@ struct attention_defaults {
 /* What the workers are told; all zeros is dense. */
 struct attention {
     const char *rule; /* NULL: dense */
-    double keep;      /* over 0, up to 1; with tau the server's, whose double bounds the cache */
+    double keep;      /* over 0, up to 1; with tau the server's: see admission_core_tokens() */
     double tau;       /* 0: budgets follow `keep` */
     bool evicts;
     bool reports_selection;
