@@ -4,7 +4,7 @@
 function(find_cudnn_frontend)
   set(ask "import importlib.util as u; print(list(u.find_spec('cudnn').submodule_search_locations)[0] + '/../include')")
   foreach(python ${PROJECT_SOURCE_DIR}/.venv/bin/python python3)
-    execute_process(COMMAND ${python} -c ${ask} OUTPUT_VARIABLE folder ERROR_QUIET
+    execute_process(COMMAND ${python} -c "${ask}" OUTPUT_VARIABLE folder ERROR_QUIET
                     OUTPUT_STRIP_TRAILING_WHITESPACE RESULT_VARIABLE failed)
     if(NOT failed)
       list(APPEND folders ${folder})
