@@ -17,7 +17,7 @@
 
 struct comm_ops;
 
-enum { COMM_RANKS_MAX = 256 };
+enum { COMM_RANKS_MAX = 256, COMM_SLOTS = 2 /* sums under way at a time */ };
 
 /* An implementation embeds this as the first member of its own group type. */
 struct comm_group {
@@ -43,6 +43,16 @@ struct comm_ops {
      * as the group's creator said. */
     enum tca_status (*all_reduce_sum)(struct comm_group *group, void *buf, size_t count,
                                       enum kernel_dtype dtype, struct kernel_queue *queue);
+
+    /* all_reduce_sum in two calls, for a sum beside what is enqueued between them. begin: sum what is
+     * in buf once `queue` comes here. await: what is enqueued from now on finds the sum in buf, which
+     * nothing reads or writes between. slot: 0 .. COMM_SLOTS - 1, each begun anew only after its await.
+     * Other collectives may come between. Either call may be the one that waits for peers, fails, and
+     * counts the bytes sent. */
+    enum tca_status (*all_reduce_begin)(struct comm_group *group, int slot, void *buf, size_t count,
+                                        enum kernel_dtype dtype, struct kernel_queue *queue);
+    enum tca_status (*all_reduce_await)(struct comm_group *group, int slot,
+                                        struct kernel_queue *queue);
 
     /* recv[r] = what rank r sends. recv: device [ranks, bytes]; send: device [bytes], apart from recv
      * or this rank's own place in it. Waits as all_reduce_sum does. */

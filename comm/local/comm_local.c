@@ -50,8 +50,17 @@ struct world {
     struct call call[COMM_RANKS_MAX];
 };
 
+/* What a slot's sum is of. */
+struct begun_sum {
+    bool is_begun;
+    void *buf;
+    size_t count;
+    enum kernel_dtype dtype;
+};
+
 struct local_group {
     struct comm_group base;
+    struct begun_sum begun[COMM_SLOTS];
     struct world *world; /* shared, freed by its last user */
     const struct kernel_backend *backend;
     int timeout_ms;
@@ -204,6 +213,31 @@ static enum tca_status all_reduce_sum(struct comm_group *base, void *buf, size_t
     return TCA_OK;
 }
 
+/* The sum is made when it is awaited, as late as it may be: who reads or writes the buffer before,
+ * which only shows by chance where sums run beside the queue, gets wrong values every time. */
+static enum tca_status all_reduce_begin(struct comm_group *base, int slot, void *buf, size_t count,
+                                        enum kernel_dtype dtype, struct kernel_queue *queue)
+{
+    struct begun_sum *begun = &((struct local_group *)base)->begun[slot];
+
+    (void)queue;
+    if (begun->is_begun)
+        return TCA_ERR_INVALID;
+    *begun = (struct begun_sum){.is_begun = true, .buf = buf, .count = count, .dtype = dtype};
+    return TCA_OK;
+}
+
+static enum tca_status all_reduce_await(struct comm_group *base, int slot,
+                                        struct kernel_queue *queue)
+{
+    struct begun_sum *begun = &((struct local_group *)base)->begun[slot];
+
+    if (!begun->is_begun)
+        return TCA_ERR_INVALID;
+    begun->is_begun = false;
+    return all_reduce_sum(base, begun->buf, begun->count, begun->dtype, queue);
+}
+
 /* Take `bytes` from every rank's send buffer, at `offset` into it. */
 static enum tca_status exchange(struct local_group *group, const struct call *call, void *recv,
                                 size_t offset, struct kernel_queue *queue)
@@ -344,10 +378,11 @@ static enum tca_status split(struct comm_group *base, int first, int ranks,
     }
     status = TCA_ERR_NO_MEMORY;
     if (part != NULL) {
-        *part = *group;
         part->base =
             (struct comm_group){.ops = base->ops, .rank = base->rank - first, .ranks = ranks};
         part->world = group->world->call[first].part;
+        part->backend = group->backend;
+        part->timeout_ms = group->timeout_ms;
         status = part->world == NULL ? TCA_ERR_NO_MEMORY : TCA_OK;
     }
     if (status == TCA_OK) {
@@ -367,6 +402,8 @@ static enum tca_status split(struct comm_group *base, int first, int ranks,
 static const struct comm_ops local_ops = {
     .name = "local",
     .all_reduce_sum = all_reduce_sum,
+    .all_reduce_begin = all_reduce_begin,
+    .all_reduce_await = all_reduce_await,
     .all_gather = all_gather,
     .all_to_all = all_to_all,
     .split = split,

@@ -266,6 +266,22 @@ static enum tca_status all_reduce_sum(struct comm_group *base, void *buf, size_t
     return TCA_OK;
 }
 
+/* Messages move by the thread that would compute meanwhile: the sum is made at once. */
+static enum tca_status all_reduce_begin(struct comm_group *base, int slot, void *buf, size_t count,
+                                        enum kernel_dtype dtype, struct kernel_queue *queue)
+{
+    (void)slot;
+    return all_reduce_sum(base, buf, count, dtype, queue);
+}
+
+static enum tca_status all_reduce_await(struct comm_group *base, int slot,
+                                        struct kernel_queue *queue)
+{
+    (void)slot;
+    (void)queue;
+    return ((struct mpi_group *)base)->whole->has_failed ? TCA_ERR_COMM : TCA_OK;
+}
+
 static enum tca_status post_exchange(struct mpi_group *group, uint8_t *recv, const uint8_t *send,
                                      size_t bytes, size_t send_stride)
 {
@@ -452,6 +468,8 @@ static enum tca_status split(struct comm_group *base, int first, int ranks,
 static const struct comm_ops mpi_ops = {
     .name = "mpi",
     .all_reduce_sum = all_reduce_sum,
+    .all_reduce_begin = all_reduce_begin,
+    .all_reduce_await = all_reduce_await,
     .all_gather = all_gather,
     .all_to_all = all_to_all,
     .split = split,

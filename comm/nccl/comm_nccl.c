@@ -16,7 +16,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { WATCH_MS = 50 };
+enum { WATCH_MS = 50, EVENTS = COMM_SLOTS + 3 };
 
 /* A part made by split() has a communicator, a watcher and control messages of its own. */
 struct nccl_group {
@@ -25,8 +25,14 @@ struct nccl_group {
     struct comm_group *control; /* borrowed; a part's: owned */
     int device;
     int timeout_ms;
-    cudaEvent_t marker; /* owned: behind the sums that were enqueued up to marked_ms */
-    cudaEvent_t latest; /* owned: behind the last sum; the next marker */
+    /* Begun sums run here, beside the queue's stream. NCCL runs the operations of a communicator in
+     * the order of the calls, whatever their streams, so that the end of the last one enqueued is the
+     * end of them all. */
+    cudaStream_t side;              /* owned */
+    cudaEvent_t ready;              /* owned: the queue's stream has filled the buffer of a sum */
+    cudaEvent_t summed[COMM_SLOTS]; /* owned: behind the slot's sum */
+    cudaEvent_t marker;             /* owned: behind the sums that were enqueued up to marked_ms */
+    cudaEvent_t latest;             /* owned: behind the last sum; the next marker */
     pthread_t watcher;
     bool has_watcher;
 
@@ -126,22 +132,78 @@ static enum tca_status close_call(struct nccl_group *group, enum tca_status stat
     return status;
 }
 
+/* With the mutex held. */
+static enum tca_status sum_on(struct nccl_group *group, void *buf, size_t count,
+                              enum kernel_dtype dtype, cudaStream_t stream)
+{
+    ncclDataType_t type = dtype == KERNEL_F32 ? ncclFloat32 : ncclBfloat16;
+
+    return finish(group, ncclAllReduce(buf, buf, count, type, ncclSum, group->comm, stream),
+                  "ncclAllReduce");
+}
+
 static enum tca_status all_reduce_sum(struct comm_group *base, void *buf, size_t count,
                                       enum kernel_dtype dtype, struct kernel_queue *queue)
 {
     struct nccl_group *group = (struct nccl_group *)base;
     cudaStream_t stream = cuda_queue_from(queue)->stream;
-    ncclDataType_t type = dtype == KERNEL_F32 ? ncclFloat32 : ncclBfloat16;
     enum tca_status status;
 
     if (count == 0)
         return TCA_OK;
     status = open_call(group);
     if (status == TCA_OK)
-        status = finish(group, ncclAllReduce(buf, buf, count, type, ncclSum, group->comm, stream),
-                        "ncclAllReduce");
+        status = sum_on(group, buf, count, dtype, stream);
     return close_call(group, status, stream,
                       reduce_sent_bytes(count * reduce_element_bytes(dtype), base->ranks));
+}
+
+/* With the mutex held: what a rank could not enqueue, its peers would wait for. */
+static enum tca_status check(struct nccl_group *group, cudaError_t code, const char *what)
+{
+    return code == cudaSuccess ? TCA_OK : fail(group, what, cudaGetErrorString(code));
+}
+
+/* What is enqueued on `side` from now on waits for what is now on `stream`. With the mutex held. */
+static enum tca_status follow(struct nccl_group *group, cudaStream_t stream)
+{
+    TCA_TRY(check(group, cudaEventRecord(group->ready, stream), "cudaEventRecord"));
+    return check(group, cudaStreamWaitEvent(group->side, group->ready, 0), "cudaStreamWaitEvent");
+}
+
+static enum tca_status all_reduce_begin(struct comm_group *base, int slot, void *buf, size_t count,
+                                        enum kernel_dtype dtype, struct kernel_queue *queue)
+{
+    struct nccl_group *group = (struct nccl_group *)base;
+    enum tca_status status;
+
+    if (count == 0)
+        return TCA_OK;
+    status = open_call(group);
+    if (status == TCA_OK)
+        status = follow(group, cuda_queue_from(queue)->stream);
+    if (status == TCA_OK)
+        status = sum_on(group, buf, count, dtype, group->side);
+    if (status == TCA_OK)
+        status = check(group, cudaEventRecord(group->summed[slot], group->side), "cudaEventRecord");
+    return close_call(group, status, group->side,
+                      reduce_sent_bytes(count * reduce_element_bytes(dtype), base->ranks));
+}
+
+/* The host waits for nothing: the queue's stream does. An aborted sum lets it go on, with anything in
+ * the buffer; the control messages then fail. */
+static enum tca_status all_reduce_await(struct comm_group *base, int slot,
+                                        struct kernel_queue *queue)
+{
+    struct nccl_group *group = (struct nccl_group *)base;
+    enum tca_status status = open_call(group);
+
+    if (status == TCA_OK)
+        status = check(group,
+                       cudaStreamWaitEvent(cuda_queue_from(queue)->stream, group->summed[slot], 0),
+                       "cudaStreamWaitEvent");
+    pthread_mutex_unlock(&group->mutex);
+    return status;
 }
 
 static enum tca_status all_gather(struct comm_group *base, void *recv, const void *send,
@@ -284,6 +346,14 @@ static void *watch(void *context)
     return NULL;
 }
 
+/* The one list of the group's events. */
+static cudaEvent_t *event_of(struct nccl_group *group, int index)
+{
+    cudaEvent_t *const others[] = {&group->ready, &group->marker, &group->latest};
+
+    return index < COMM_SLOTS ? &group->summed[index] : others[index - COMM_SLOTS];
+}
+
 static void destroy(struct comm_group *base)
 {
     struct nccl_group *group = (struct nccl_group *)base;
@@ -301,10 +371,11 @@ static void destroy(struct comm_group *base)
      * empty, so that no peer still reads from this rank. */
     if (group->comm != NULL)
         (void)ncclCommAbort(group->comm);
-    if (group->marker != NULL)
-        cudaEventDestroy(group->marker);
-    if (group->latest != NULL)
-        cudaEventDestroy(group->latest);
+    for (int i = 0; i < EVENTS; i++)
+        if (*event_of(group, i) != NULL)
+            cudaEventDestroy(*event_of(group, i));
+    if (group->side != NULL)
+        cudaStreamDestroy(group->side);
     if (group->whole != NULL)
         group->control->ops->destroy(group->control);
     pthread_mutex_destroy(&group->mutex);
@@ -346,6 +417,8 @@ static enum tca_status split(struct comm_group *base, int first, int ranks,
 static const struct comm_ops nccl_ops = {
     .name = "nccl",
     .all_reduce_sum = all_reduce_sum,
+    .all_reduce_begin = all_reduce_begin,
+    .all_reduce_await = all_reduce_await,
     .all_gather = all_gather,
     .all_to_all = all_to_all,
     .split = split,
@@ -392,11 +465,15 @@ static enum tca_status invite(struct nccl_group *group, enum tca_status own,
 static enum tca_status prepare(struct nccl_group *group, struct tca_error *error)
 {
     cudaError_t code = cudaSetDevice(group->device);
+    int least, greatest;
 
+    for (int i = 0; i < EVENTS && code == cudaSuccess; i++)
+        code = cudaEventCreateWithFlags(event_of(group, i), cudaEventDisableTiming);
     if (code == cudaSuccess)
-        code = cudaEventCreateWithFlags(&group->marker, cudaEventDisableTiming);
+        code = cudaDeviceGetStreamPriorityRange(&least, &greatest);
+    /* A sum is not to wait for a product's last block, or it would end after the next product. */
     if (code == cudaSuccess)
-        code = cudaEventCreateWithFlags(&group->latest, cudaEventDisableTiming);
+        code = cudaStreamCreateWithPriority(&group->side, cudaStreamNonBlocking, greatest);
     if (code == cudaSuccess)
         return TCA_OK;
     return tca_fail(error, TCA_ERR_DEVICE, "CUDA device %d: %s", group->device,

@@ -17,6 +17,8 @@ static const char *check_collectives(struct comm_group *group)
     const char *fault = collectives_check_sums(group);
 
     if (fault == NULL)
+        fault = collectives_check_begun(group);
+    if (fault == NULL)
         fault = collectives_check_equal_bits(group);
     if (fault == NULL)
         fault = collectives_check_control(group);

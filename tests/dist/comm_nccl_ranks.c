@@ -1,6 +1,6 @@
 /* One rank of the tests of comm/nccl, on a GPU of its own: checks the sums and the control
- * messages, or that a rank which does not take part is noticed. Exit status 0: this rank saw what
- * it should see; 77: too few GPUs. */
+ * messages, or that a rank which does not take part is noticed, in a sum or in begun ones. Exit
+ * status 0: this rank saw what it should see; 77: too few GPUs. */
 #include "tests/support/check.h"
 #include "tests/support/collectives.h"
 
@@ -10,6 +10,7 @@
 #include "comm/mpi/comm_mpi.h"
 #include "comm/nccl/comm_nccl.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,8 +89,166 @@ static const char *check_collectives(const struct rank *rank, void *device, void
     return fault == NULL ? collectives_check_control(rank->group) : fault;
 }
 
-/* The last rank is missing from a sum that the others have begun. */
-static const char *miss_last_rank(const struct rank *rank, void *device)
+enum { TURNS = 6, SOURCES = 3, BALLAST = 20, ROWS = 2048, COLS = 1024, VALUES = ROWS * COLS };
+
+/* Deltas are summed over the ranks and added to rows, as in a layer: one slot beside the other's. */
+struct begun {
+    uint16_t *source[SOURCES];   /* device [ROWS, COLS] bf16, owned */
+    uint16_t *delta[COMM_SLOTS]; /* device [ROWS, COLS] bf16, owned */
+    float *rows[COMM_SLOTS];     /* device [ROWS, COLS] f32, owned */
+    float *ballast;              /* device [ROWS, COLS] f32, owned */
+    float *word;                 /* device [1], owned */
+    float *host;                 /* [ROWS, COLS], owned */
+};
+
+static int source_of(int turn, int slot)
+{
+    return (turn + slot) % SOURCES;
+}
+
+static enum tca_status alloc(const struct rank *rank, size_t bytes, void **out)
+{
+    TCA_TRY(rank->backend->alloc(rank->group->rank, bytes, out));
+    return rank->backend->zero(rank->queue, *out, bytes);
+}
+
+static enum tca_status open_begun(const struct rank *rank, struct begun *begun)
+{
+    const size_t f32 = VALUES * sizeof(float), bf16 = VALUES * sizeof(uint16_t);
+    const float one = 1.0F;
+
+    begun->host = malloc(f32);
+    if (begun->host == NULL)
+        return TCA_ERR_NO_MEMORY;
+    for (int i = 0; i < SOURCES; i++) {
+        uint16_t *values = (uint16_t *)begun->host;
+
+        for (size_t v = 0; v < VALUES; v++)
+            values[v] = bf16_from_float((float)exact_value(v + (size_t)i, rank->group->rank));
+        TCA_TRY(alloc(rank, bf16, (void **)&begun->source[i]));
+        TCA_TRY(rank->backend->upload(rank->queue, begun->source[i], values, bf16));
+    }
+    for (int slot = 0; slot < COMM_SLOTS; slot++) {
+        TCA_TRY(alloc(rank, bf16, (void **)&begun->delta[slot]));
+        TCA_TRY(alloc(rank, f32, (void **)&begun->rows[slot]));
+    }
+    TCA_TRY(alloc(rank, f32, (void **)&begun->ballast));
+    TCA_TRY(alloc(rank, sizeof(one), (void **)&begun->word));
+    return rank->backend->upload(rank->queue, begun->word, &one, sizeof(one));
+}
+
+static void close_begun(const struct rank *rank, const struct begun *begun)
+{
+    const struct kernel_backend *backend = rank->backend;
+    const int device = rank->group->rank;
+
+    for (int i = 0; i < SOURCES; i++)
+        backend->free(device, begun->source[i], VALUES * sizeof(uint16_t));
+    for (int slot = 0; slot < COMM_SLOTS; slot++) {
+        backend->free(device, begun->delta[slot], VALUES * sizeof(uint16_t));
+        backend->free(device, begun->rows[slot], VALUES * sizeof(float));
+    }
+    backend->free(device, begun->ballast, VALUES * sizeof(float));
+    backend->free(device, begun->word, sizeof(float));
+    free(begun->host);
+}
+
+static enum tca_status add(const struct rank *rank, float *rows, const uint16_t *delta)
+{
+    return rank->backend->residual_norm(rank->queue, NULL, rows, delta, NULL, ROWS, COLS, 1e-5F);
+}
+
+/* Waits for nothing: the queue lags behind, so that a sum which does not wait for it finds the delta of
+ * the turn before, and an addition which does not wait for the sum finds the parts. */
+static enum tca_status enqueue_turn(const struct rank *rank, const struct begun *begun, int turn)
+{
+    struct comm_group *group = rank->group;
+
+    for (int slot = 0; slot < COMM_SLOTS; slot++) {
+        for (int i = 0; i < BALLAST; i++)
+            TCA_TRY(add(rank, begun->ballast, begun->source[0]));
+        TCA_TRY(rank->backend->copy(rank->queue, begun->delta[slot],
+                                    begun->source[source_of(turn, slot)],
+                                    VALUES * sizeof(uint16_t)));
+        TCA_TRY(group->ops->all_reduce_begin(group, slot, begun->delta[slot], VALUES, KERNEL_BF16,
+                                             rank->queue));
+    }
+    TCA_TRY(group->ops->all_reduce_sum(group, begun->word, 1, KERNEL_F32, rank->queue));
+    for (int slot = 0; slot < COMM_SLOTS; slot++) {
+        TCA_TRY(group->ops->all_reduce_await(group, slot, rank->queue));
+        TCA_TRY(add(rank, begun->rows[slot], begun->delta[slot]));
+    }
+    return TCA_OK;
+}
+
+static const char *compare_begun(const struct rank *rank, const struct begun *begun, int slot)
+{
+    if (rank->backend->download(rank->queue, begun->host, begun->rows[slot],
+                                VALUES * sizeof(float)) != TCA_OK)
+        return "begun sums failed";
+    for (size_t v = 0; v < VALUES; v++) {
+        int expected = 0;
+
+        for (int turn = 0; turn < TURNS; turn++)
+            for (int other = 0; other < rank->group->ranks; other++)
+                expected += exact_value(v + (size_t)source_of(turn, slot), other);
+        if (begun->host[v] < (float)expected || begun->host[v] > (float)expected)
+            return "wrong begun sum";
+    }
+    return NULL;
+}
+
+static const char *run_begun(const struct rank *rank, const struct begun *begun)
+{
+    const uint64_t ranks = (uint64_t)rank->group->ranks, sent = rank->group->sent_bytes;
+    const uint64_t delta = 2 * VALUES * sizeof(uint16_t) * (ranks - 1) / ranks;
+    const uint64_t word = 2 * sizeof(float) * (ranks - 1) / ranks;
+    float expected = 1.0F, value = 0.0F;
+    const char *fault = NULL;
+
+    for (int turn = 0; turn < TURNS; turn++) {
+        if (enqueue_turn(rank, begun, turn) != TCA_OK)
+            return "begun sums failed";
+        expected *= (float)ranks;
+    }
+    for (int slot = 0; slot < COMM_SLOTS && fault == NULL; slot++)
+        fault = compare_begun(rank, begun, slot);
+    if (fault == NULL &&
+        rank->backend->download(rank->queue, &value, begun->word, sizeof(value)) != TCA_OK)
+        fault = "begun sums failed";
+    if (fault == NULL && (value < expected || value > expected))
+        fault = "wrong sum beside begun ones";
+    if (fault == NULL && rank->group->sent_bytes - sent != TURNS * (COMM_SLOTS * delta + word))
+        fault = "the bytes of begun sums were counted wrong";
+    return fault;
+}
+
+static const char *check_begun(const struct rank *rank)
+{
+    struct begun begun = {.host = NULL};
+    const char *fault = open_begun(rank, &begun) == TCA_OK ? NULL : "no memory";
+
+    if (fault == NULL)
+        fault = run_begun(rank, &begun);
+    close_begun(rank, &begun);
+    return fault;
+}
+
+/* Two sums under way, one of them awaited; or one on the queue. */
+static enum tca_status enqueue_missed(const struct rank *rank, float *device, bool is_begun)
+{
+    struct comm_group *group = rank->group;
+
+    if (!is_begun)
+        return group->ops->all_reduce_sum(group, device, 1000, KERNEL_F32, rank->queue);
+    for (int slot = 0; slot < COMM_SLOTS; slot++)
+        TCA_TRY(group->ops->all_reduce_begin(group, slot, device + 1000 * slot, 1000, KERNEL_F32,
+                                             rank->queue));
+    return group->ops->all_reduce_await(group, 0, rank->queue);
+}
+
+/* The last rank is missing from sums that the others have begun. */
+static const char *miss_last_rank(const struct rank *rank, void *device, bool is_begun)
 {
     struct comm_group *group = rank->group;
     int64_t start_ms;
@@ -103,13 +262,16 @@ static const char *miss_last_rank(const struct rank *rank, void *device)
         return NULL;
     }
     start_ms = clock_monotonic_ms();
-    if (group->ops->all_reduce_sum(group, device, 1000, KERNEL_F32, rank->queue) == TCA_OK)
+    if (enqueue_missed(rank, device, is_begun) == TCA_OK)
         (void)rank->backend->queue_wait(rank->queue);
     if (clock_monotonic_ms() - start_ms > (TIMEOUT_MS + ABSENCE_MS) / 2)
         return "the wait did not end in time";
     if (group->ops->poll_error(group) != TCA_ERR_COMM ||
         group->ops->broadcast(group, &word, sizeof(word), 0, TIMEOUT_MS) != TCA_ERR_COMM ||
-        group->ops->all_reduce_sum(group, device, 1, KERNEL_F32, rank->queue) != TCA_ERR_COMM)
+        group->ops->all_reduce_sum(group, device, 1, KERNEL_F32, rank->queue) != TCA_ERR_COMM ||
+        group->ops->all_reduce_begin(group, 0, device, 1, KERNEL_F32, rank->queue) !=
+            TCA_ERR_COMM ||
+        group->ops->all_reduce_await(group, 0, rank->queue) != TCA_ERR_COMM)
         return "the missing rank was not noticed";
     return NULL;
 }
@@ -123,8 +285,9 @@ static const char *check_exchanges(const struct rank *rank, int device)
     return fault == NULL ? collectives_check_parts(rank->group, &where) : fault;
 }
 
-static const char *check(struct comm_group *control, bool is_loss)
+static const char *check(struct comm_group *control, const char *how)
 {
+    const bool is_loss = strcmp(how, "collectives") != 0;
     struct rank rank = {.backend = kernel_backend_cuda()};
     void *host = calloc(COUNT_MAX + 1, sizeof(float));
     struct tca_error error = {.text = ""};
@@ -138,7 +301,12 @@ static const char *check(struct comm_group *control, bool is_loss)
         free(host);
         return "the group could not be made";
     }
-    fault = is_loss ? miss_last_rank(&rank, device) : check_collectives(&rank, device, host);
+    if (is_loss)
+        fault = miss_last_rank(&rank, device, strcmp(how, "begun_loss") == 0);
+    else
+        fault = check_collectives(&rank, device, host);
+    if (!is_loss && fault == NULL)
+        fault = check_begun(&rank);
     if (!is_loss && fault == NULL)
         fault = check_exchanges(&rank, control->rank);
     rank.backend->queue_destroy(rank.queue);
@@ -163,7 +331,7 @@ int main(int argc, char **argv)
         control->ops->destroy(control);
         return TEST_SKIPPED;
     }
-    fault = check(control, argc == 2 && strcmp(argv[1], "loss") == 0);
+    fault = check(control, argc == 2 ? argv[1] : "collectives");
     printf("rank %d: %s\n", control->rank, fault != NULL ? fault : "right");
     control->ops->destroy(control);
     return fault == NULL ? EXIT_SUCCESS : EXIT_FAILURE;

@@ -73,6 +73,77 @@ const char *collectives_check_sums(struct comm_group *group)
     return fault;
 }
 
+/* `count` values of message `message`. */
+static void fill_exact(float *buf, size_t count, int message, int rank)
+{
+    for (size_t i = 0; i < count; i++)
+        buf[i] = (float)exact_value(i + (size_t)message * 3, rank);
+}
+
+static bool is_exact_sum(const float *buf, size_t count, int message, int ranks)
+{
+    for (size_t i = 0; i < count; i++) {
+        float expected = (float)exact_sum(i + (size_t)message * 3, ranks);
+
+        if (buf[i] < expected || buf[i] > expected)
+            return false;
+    }
+    return true;
+}
+
+/* Both slots under way, in turns, and a sum that is not begun between them. */
+static const char *check_begun(struct comm_group *group, size_t count, float *buf[COMM_SLOTS + 1])
+{
+    const struct comm_ops *ops = group->ops;
+    const uint64_t sent = group->sent_bytes, bytes = count * sizeof(float);
+    enum { TURNS = 3 };
+
+    for (int slot = 0; slot < COMM_SLOTS; slot++) {
+        fill_exact(buf[slot], count, slot, group->rank);
+        if (ops->all_reduce_begin(group, slot, buf[slot], count, KERNEL_F32, NULL) != TCA_OK)
+            return "all_reduce_begin failed";
+    }
+    for (int message = 0; message < TURNS * COMM_SLOTS; message++) {
+        const int slot = message % COMM_SLOTS;
+
+        fill_exact(buf[COMM_SLOTS], count, message + 1, group->rank);
+        if (ops->all_reduce_sum(group, buf[COMM_SLOTS], count, KERNEL_F32, NULL) != TCA_OK ||
+            !is_exact_sum(buf[COMM_SLOTS], count, message + 1, group->ranks))
+            return "wrong sum beside begun ones";
+        if (ops->all_reduce_await(group, slot, NULL) != TCA_OK ||
+            !is_exact_sum(buf[slot], count, message, group->ranks))
+            return "wrong begun sum";
+        if (message + COMM_SLOTS >= TURNS * COMM_SLOTS)
+            continue;
+        fill_exact(buf[slot], count, message + COMM_SLOTS, group->rank);
+        if (ops->all_reduce_begin(group, slot, buf[slot], count, KERNEL_F32, NULL) != TCA_OK)
+            return "all_reduce_begin failed";
+    }
+    return group->sent_bytes - sent ==
+                   2 * TURNS * COMM_SLOTS *
+                       (2 * bytes * (uint64_t)(group->ranks - 1) / (uint64_t)group->ranks)
+               ? NULL
+               : "the bytes of begun sums were counted wrong";
+}
+
+const char *collectives_check_begun(struct comm_group *group)
+{
+    static const size_t counts[] = {0, 1, 577, COUNT_MAX};
+    float *buf[COMM_SLOTS + 1];
+    const char *fault = NULL;
+
+    for (int i = 0; i <= COMM_SLOTS; i++) {
+        buf[i] = malloc(COUNT_MAX * sizeof(**buf));
+        if (buf[i] == NULL)
+            fault = "no memory";
+    }
+    for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]) && fault == NULL; i++)
+        fault = check_begun(group, counts[i], buf);
+    for (int i = 0; i <= COMM_SLOTS; i++)
+        free(buf[i]);
+    return fault;
+}
+
 /* A value whose sum depends on the order of adding. */
 static float rough_value(size_t i, int rank)
 {

@@ -13,6 +13,8 @@ struct collectives_device {
 
 /* NULL when everything was right, else what was wrong (static). All ranks must call each. */
 const char *collectives_check_sums(struct comm_group *group);
+/* all_reduce_begin and all_reduce_await. */
+const char *collectives_check_begun(struct comm_group *group);
 const char *collectives_check_equal_bits(struct comm_group *group);
 const char *collectives_check_control(struct comm_group *group);
 /* all_gather and all_to_all. */

@@ -61,6 +61,7 @@ static void collectives_are_right_on_1_to_4_ranks(void **state)
     (void)state;
     for (int ranks = 1; ranks <= RANKS_MAX; ranks++) {
         run_ranks(ranks, TIMEOUT_MS, collectives_check_sums);
+        run_ranks(ranks, TIMEOUT_MS, collectives_check_begun);
         run_ranks(ranks, TIMEOUT_MS, collectives_check_equal_bits);
         run_ranks(ranks, TIMEOUT_MS, collectives_check_control);
         run_ranks(ranks, TIMEOUT_MS, check_exchange);
@@ -68,7 +69,14 @@ static void collectives_are_right_on_1_to_4_ranks(void **state)
     }
 }
 
-enum missed_call { MISSED_SUM, MISSED_GATHER, MISSED_ALL_TO_ALL, MISSED_SPLIT, MISSED_CALLS };
+enum missed_call {
+    MISSED_SUM,
+    MISSED_BEGUN,
+    MISSED_GATHER,
+    MISSED_ALL_TO_ALL,
+    MISSED_SPLIT,
+    MISSED_CALLS
+};
 static enum missed_call missed;
 
 static enum tca_status make_missed_call(struct comm_group *group)
@@ -78,6 +86,10 @@ static enum tca_status make_missed_call(struct comm_group *group)
     switch (missed) {
     case MISSED_SUM:
         return group->ops->all_reduce_sum(group, send, 1, KERNEL_F32, NULL);
+    case MISSED_BEGUN:
+        if (group->ops->all_reduce_begin(group, 0, send, 1, KERNEL_F32, NULL) != TCA_OK)
+            return TCA_ERR_INVALID;
+        return group->ops->all_reduce_await(group, 0, NULL);
     case MISSED_GATHER:
         return group->ops->all_gather(group, recv, send, sizeof(float), NULL);
     case MISSED_ALL_TO_ALL:
@@ -227,6 +239,28 @@ static void different_calls_are_refused(void **state)
     run_ranks(2, TIMEOUT_MS, call_with_own_size);
 }
 
+/* What is awaited was begun, and begun anew only then; what is read before is not summed. */
+static const char *use_slots_wrongly(struct comm_group *group)
+{
+    const struct comm_ops *ops = group->ops;
+    float value = 1, other = 1;
+
+    if (ops->all_reduce_await(group, 0, NULL) != TCA_ERR_INVALID)
+        return "a sum was awaited that was not begun";
+    if (ops->all_reduce_begin(group, 0, &value, 1, KERNEL_F32, NULL) != TCA_OK ||
+        ops->all_reduce_begin(group, 0, &other, 1, KERNEL_F32, NULL) != TCA_ERR_INVALID)
+        return "a slot was begun twice";
+    if (value > 1.0F)
+        return "summed before it is awaited";
+    return ops->all_reduce_await(group, 0, NULL) == TCA_OK && value == 2.0F ? NULL : "wrong sum";
+}
+
+static void slots_used_wrongly_are_refused(void **state)
+{
+    (void)state;
+    run_ranks(2, TIMEOUT_MS, use_slots_wrongly);
+}
+
 static int waits;
 static enum tca_status count_wait(struct kernel_queue *queue)
 {
@@ -295,6 +329,7 @@ int main(void)
         cmocka_unit_test(a_part_without_memory_leaves_nothing),
         cmocka_unit_test(abort_ends_the_waits_of_all_ranks),
         cmocka_unit_test(different_calls_are_refused),
+        cmocka_unit_test(slots_used_wrongly_are_refused),
         cmocka_unit_test(queue_is_waited_for_before_its_buffer_is_read),
         cmocka_unit_test(wrong_rank_counts_are_refused),
         cmocka_unit_test(failed_allocation_makes_no_group),
