@@ -1,5 +1,6 @@
 #include "worker/forward.h"
 
+#include "worker/residual.h"
 #include "worker/sparse.h"
 #include "worker/stripes.h"
 
@@ -16,13 +17,11 @@ struct forward {
     struct kv_shape kv;
     void *workspace; /* device, owned: the memory of every buffer below */
     size_t workspace_bytes;
-    float *residual;           /* [rows, hidden] */
-    uint16_t *normed;          /* [rows, hidden] */
+    struct residual residual;  /* [rows, hidden] thrice */
     void *qkv;                 /* [rows, (q_heads + 2 kv_heads) * head_dim] act */
     uint16_t *q;               /* [rows, q_heads, head_dim] */
     uint16_t *attended;        /* [stripes_room(rows), q_heads, head_dim] */
     float *lse;                /* [stripes_room(rows), q_heads] of the keys attended to */
-    void *delta;               /* [rows, hidden] act: a layer half's output */
     void *gate_up;             /* [rows, 2 * ffn] act */
     uint16_t *gated;           /* [rows, ffn] */
     float *rope;               /* [rows, head_dim / 2, 2] */
@@ -74,13 +73,13 @@ static void lay_out(struct forward *forward, struct workspace_cursor *cursor)
     size_t kv_cols = (size_t)shard->kv_heads * head_dim;
     size_t ffn = (size_t)shard->ffn;
 
-    forward->residual = take(cursor, rows * hidden * sizeof(float));
-    forward->normed = take(cursor, rows * hidden * sizeof(uint16_t));
+    forward->residual.rows = take(cursor, rows * hidden * sizeof(float));
+    forward->residual.normed = take(cursor, rows * hidden * sizeof(uint16_t));
+    forward->residual.delta = take(cursor, rows * hidden * act);
     forward->qkv = take(cursor, rows * (q_cols + 2 * kv_cols) * act);
     forward->q = take(cursor, rows * q_cols * sizeof(uint16_t));
     forward->attended = take(cursor, room * q_cols * sizeof(uint16_t));
     forward->lse = take(cursor, room * (size_t)shard->q_heads * sizeof(float));
-    forward->delta = take(cursor, rows * hidden * act);
     forward->gate_up = take(cursor, rows * 2 * ffn * act);
     forward->gated = take(cursor, rows * ffn * sizeof(uint16_t));
     forward->rope = take(cursor, rows * head_dim * sizeof(float));
@@ -196,6 +195,10 @@ enum tca_status forward_create(const struct forward_parts *parts,
         return tca_fail(error, TCA_ERR_NO_MEMORY, "no memory for the forward pass");
     forward->parts = *parts;
     forward->limits = *limits;
+    forward->residual = (struct residual){.device = &forward->parts.device,
+                                          .group = parts->group,
+                                          .hidden = config->hidden,
+                                          .eps = config->rms_eps};
     forward->attention = shape_of(parts);
     forward->kv = (struct kv_shape){
         .layers = config->layers, .kv_heads = parts->shard->kv_heads, .head_dim = config->head_dim};
@@ -237,27 +240,15 @@ void forward_destroy(struct forward *forward)
     free(forward);
 }
 
-/* Complete a partial sum. */
-static enum tca_status sum_over_ranks(struct forward *forward, void *buf, size_t count,
-                                      enum kernel_dtype dtype)
-{
-    struct comm_group *group = forward->parts.group;
-
-    if (group->ranks == 1)
-        return TCA_OK;
-    return group->ops->all_reduce_sum(group, buf, count, dtype, forward->parts.device.queue);
-}
-
 static enum tca_status embed(struct forward *forward, const int32_t *ids, int rows)
 {
     const struct device *device = &forward->parts.device;
     const struct weights *weights = forward->parts.weights;
     const struct model_config *config = forward->parts.config;
 
-    TCA_TRY(device->backend->embed(device->queue, forward->residual, weights->embedding, ids, rows,
-                                   forward->parts.shard->vocab_first));
-    TCA_TRY(sum_over_ranks(forward, forward->residual, (size_t)rows * (size_t)config->hidden,
-                           KERNEL_F32));
+    TCA_TRY(device->backend->embed(device->queue, forward->residual.rows, weights->embedding, ids,
+                                   rows, forward->parts.shard->vocab_first));
+    TCA_TRY(residual_complete_rows(&forward->residual, rows));
     return device->backend->rope_table(device->queue, forward->rope, forward->positions, rows,
                                        weights->inv_freq, config->head_dim / 2,
                                        weights->rope_magnitude);
@@ -501,99 +492,123 @@ static enum tca_status show_probe(const struct forward *forward, const struct fo
     return forward->probe == NULL ? TCA_OK : forward->probe(forward->probe_context, &view);
 }
 
-/* delta = what the rows attended to, through o_proj; of a striped rank, its share of the rows, and zeros
- * for those that its peers bring. */
-static enum tca_status project(struct forward *forward, int rows, int index)
+/* The part's rows first .. end - 1 have no delta of this rank's. */
+static enum tca_status zero_delta(const struct forward *forward, const struct residual_part *part,
+                                  int first, int end)
 {
-    const struct kernel_weight *o_proj = forward->parts.weights->layer[index].o_proj;
     const struct device *device = &forward->parts.device;
-    const struct kernel_backend *backend = device->backend;
-    const size_t row_bytes =
-        (size_t)forward->parts.config->hidden * dtype_bytes(backend->activation);
-    struct stripe_share share = {.rows = rows, .attended = forward->attended};
-    char *delta = forward->delta;
-    size_t before, after;
 
-    if (forward->stripes != NULL)
-        TCA_TRY(stripes_exchange(forward->stripes, forward->attended, forward->lse, rows, &share));
-    before = (size_t)share.first * row_bytes;
-    after = (size_t)(share.first + share.rows) * row_bytes;
-    if (before > 0)
-        TCA_TRY(backend->zero(device->queue, delta, before));
-    if ((size_t)rows * row_bytes > after)
-        TCA_TRY(backend->zero(device->queue, delta + after, (size_t)rows * row_bytes - after));
-    if (share.rows == 0)
+    if (first == end)
         return TCA_OK;
-    return backend->linear(device->queue, delta + before, backend->activation, share.attended,
-                           o_proj, NULL, share.rows);
+    return device->backend->zero(device->queue, residual_delta(&forward->residual, part, first),
+                                 residual_delta_bytes(&forward->residual, end - first));
 }
 
-/* delta = this layer's attention output, from the normed residual. */
-static enum tca_status run_attention(struct forward *forward, int rows,
-                                     const struct forward_item *items, int item_count, int index)
+static int clamp(int value, int least, int most)
+{
+    return value < least ? least : value > most ? most : value;
+}
+
+/* The part's delta = what its rows attended to, through o_proj; of a striped rank, that of its share of
+ * the rows, and zeros for those that its peers bring. */
+static enum tca_status project(const struct forward *forward, const struct residual_part *part,
+                               const struct stripe_share *share, const struct kernel_weight *o_proj)
+{
+    const struct device *device = &forward->parts.device;
+    const struct kernel_backend *backend = device->backend;
+    const ptrdiff_t values = (ptrdiff_t)forward->attention.q_heads * forward->attention.head_dim;
+    const int first = clamp(share->first - part->first, 0, part->count);
+    const int end = clamp(share->first + share->rows - part->first, 0, part->count);
+
+    TCA_TRY(zero_delta(forward, part, 0, first));
+    TCA_TRY(zero_delta(forward, part, end, part->count));
+    if (first == end)
+        return TCA_OK;
+    return backend->linear(
+        device->queue, residual_delta(&forward->residual, part, first), backend->activation,
+        share->attended + (part->first + first - share->first) * values, o_proj, NULL, end - first);
+}
+
+/* The step's Q, K and V, from the rows as the layer before left them. */
+static enum tca_status run_qkv(struct forward *forward, int index)
 {
     const struct layer_weights *layer = &forward->parts.weights->layer[index];
     const struct device *device = &forward->parts.device;
     const struct kernel_backend *backend = device->backend;
-    const struct model_config *config = forward->parts.config;
+    const struct attention_shape *shape = &forward->attention;
+    const size_t row_bytes = (size_t)(shape->q_heads + 2 * shape->kv_heads) *
+                             (size_t)shape->head_dim * dtype_bytes(backend->activation);
 
-    TCA_TRY(backend->linear(device->queue, forward->qkv, backend->activation, forward->normed,
-                            layer->qkv, layer->qkv_bias, rows));
+    for (int i = 0; i < forward->residual.parts; i++) {
+        const struct residual_part *part = &forward->residual.part[i];
+
+        TCA_TRY(residual_norm(&forward->residual, i, index > 0, layer->attention_norm));
+        TCA_TRY(backend->linear(
+            device->queue, (char *)forward->qkv + (size_t)part->first * row_bytes,
+            backend->activation, part->normed, layer->qkv, layer->qkv_bias, part->count));
+    }
+    return TCA_OK;
+}
+
+/* Attention sees all rows; what comes before and after it, a part at a time. The layer before is summed
+ * by the time that peers exchange theirs: no two groups ever have work under way beside each other, which
+ * GPUs might run in different orders and wait for ever. */
+static enum tca_status run_attention(struct forward *forward, int rows,
+                                     const struct forward_item *items, int item_count, int index)
+{
+    const struct layer_weights *layer = &forward->parts.weights->layer[index];
+    struct stripe_share share = {.rows = rows, .attended = forward->attended};
+
+    TCA_TRY(run_qkv(forward, index));
     TCA_TRY(append(forward, rows, items, item_count, index));
     TCA_TRY(attend(forward, items, item_count, index));
     TCA_TRY(show_probe(forward, items, item_count, index));
-    TCA_TRY(project(forward, rows, index));
-    return sum_over_ranks(forward, forward->delta, (size_t)rows * (size_t)config->hidden,
-                          backend->activation);
+    if (forward->stripes != NULL)
+        TCA_TRY(stripes_exchange(forward->stripes, forward->attended, forward->lse, rows, &share));
+    for (int i = 0; i < forward->residual.parts; i++) {
+        TCA_TRY(project(forward, &forward->residual.part[i], &share, layer->o_proj));
+        TCA_TRY(residual_sum(&forward->residual, i));
+    }
+    return TCA_OK;
 }
 
-/* delta = this layer's FFN output, from the normed residual. */
-static enum tca_status run_ffn(struct forward *forward, const struct layer_weights *layer, int rows)
+static enum tca_status run_ffn(struct forward *forward, const struct layer_weights *layer)
 {
     const struct device *device = &forward->parts.device;
     const struct kernel_backend *backend = device->backend;
 
-    TCA_TRY(backend->linear(device->queue, forward->gate_up, backend->activation, forward->normed,
-                            layer->gate_up, NULL, rows));
-    TCA_TRY(backend->swiglu(device->queue, forward->gated, forward->gate_up, rows,
-                            forward->parts.shard->ffn));
-    TCA_TRY(backend->linear(device->queue, forward->delta, backend->activation, forward->gated,
-                            layer->down, NULL, rows));
-    return sum_over_ranks(forward, forward->delta,
-                          (size_t)rows * (size_t)forward->parts.config->hidden,
-                          backend->activation);
+    for (int i = 0; i < forward->residual.parts; i++) {
+        const struct residual_part *part = &forward->residual.part[i];
+
+        TCA_TRY(residual_norm(&forward->residual, i, true, layer->ffn_norm));
+        TCA_TRY(backend->linear(device->queue, forward->gate_up, backend->activation, part->normed,
+                                layer->gate_up, NULL, part->count));
+        TCA_TRY(backend->swiglu(device->queue, forward->gated, forward->gate_up, part->count,
+                                forward->parts.shard->ffn));
+        TCA_TRY(backend->linear(device->queue, part->delta, backend->activation, forward->gated,
+                                layer->down, NULL, part->count));
+        TCA_TRY(residual_sum(&forward->residual, i));
+    }
+    return TCA_OK;
 }
 
 enum tca_status forward_run(struct forward *forward, const int32_t *ids, int rows,
                             const struct forward_item *items, int item_count)
 {
-    const struct device *device = &forward->parts.device;
-    const struct kernel_backend *backend = device->backend;
-    const struct model_config *config = forward->parts.config;
-    const void *delta = NULL; /* of the half before, added by the next norm */
-
     place_items(forward, items, item_count);
+    residual_cut(&forward->residual, rows);
     TCA_TRY(embed(forward, ids, rows));
-    for (int i = 0; i < config->layers; i++) {
-        const struct layer_weights *layer = &forward->parts.weights->layer[i];
-
+    for (int i = 0; i < forward->parts.config->layers; i++) {
         point_at_layer(forward, items, item_count, i);
-        TCA_TRY(backend->residual_norm(device->queue, forward->normed, forward->residual, delta,
-                                       layer->attention_norm, rows, config->hidden,
-                                       config->rms_eps));
         TCA_TRY(run_attention(forward, rows, items, item_count, i));
-        TCA_TRY(backend->residual_norm(device->queue, forward->normed, forward->residual,
-                                       forward->delta, layer->ffn_norm, rows, config->hidden,
-                                       config->rms_eps));
-        TCA_TRY(run_ffn(forward, layer, rows));
-        delta = forward->delta;
+        TCA_TRY(run_ffn(forward, &forward->parts.weights->layer[i]));
     }
     for (int i = 0; i < item_count; i++)
         if (items[i].records)
             items[i].core->recorded = items[i].refreshes ? 0 : items[i].core->recorded + 1;
-    return backend->residual_norm(device->queue, NULL, forward->residual, delta,
-                                  forward->parts.weights->final_norm, rows, config->hidden,
-                                  config->rms_eps);
+    for (int i = 0; i < forward->residual.parts; i++)
+        TCA_TRY(residual_norm(&forward->residual, i, true, NULL));
+    return TCA_OK;
 }
 
 enum tca_status forward_logits(struct forward *forward, const int32_t *rows, int count,
@@ -604,7 +619,7 @@ enum tca_status forward_logits(struct forward *forward, const int32_t *rows, int
     const struct weights *weights = forward->parts.weights;
     const struct model_config *config = forward->parts.config;
 
-    TCA_TRY(backend->take_rows(device->queue, forward->last_residual, forward->residual, rows,
+    TCA_TRY(backend->take_rows(device->queue, forward->last_residual, forward->residual.rows, rows,
                                count, config->hidden));
     TCA_TRY(backend->residual_norm(device->queue, forward->last_normed, forward->last_residual,
                                    NULL, weights->final_norm, count, config->hidden,

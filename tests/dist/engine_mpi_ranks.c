@@ -2,7 +2,8 @@
  * GPU: rank 0 compares what the group says with one rank on the CPU in its own process. A document with
  * a passage that is repeated, then a question that begins the passage again: the model continues it, so
  * most of its choices are clear. With `stripes` the document has several stripe units, and the second
- * question selects what it reads. */
+ * question selects what it reads; with `parts` or `cuda_parts` its step is long enough to be cut in parts
+ * that are summed one beside the other. */
 #include "tests/support/check.h"
 
 #include "worker/group_run.h"
@@ -12,19 +13,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    PASSAGE = 200,
-    DOCUMENT = 3 * PASSAGE,
-    STRIPED_DOCUMENT = 51 * PASSAGE, /* 3 units */
-    QUESTION = 20,
-    ANSWER = 48,
-    QUESTIONS = 2,
-    CHUNK = 256,
-    STRIPED_CHUNK = 1024
+enum { PASSAGE = 200, DOCUMENT_MOST = 51 * PASSAGE, QUESTION = 20, ANSWER = 48, QUESTIONS = 2 };
+
+/* What is asked for. */
+struct scale {
+    int document, chunk; /* tokens */
+    bool selects;        /* the last question */
 };
 
+static const struct scale few_rows = {.document = 3 * PASSAGE, .chunk = 256};
+static const struct scale many_rows = {.document = 15 * PASSAGE, .chunk = 4096};
+static const struct scale many_units = {
+    .document = DOCUMENT_MOST, .chunk = 1024, .selects = true}; /* 3 units */
+
 struct answers {
-    bool is_striped; /* what is asked for */
+    const struct scale *scale;
     double kept_share;
     int ready, ended;
     int tokens[QUESTIONS];
@@ -54,10 +57,10 @@ static enum tca_status run_until_idle(struct engine *engine)
     return TCA_OK;
 }
 
-static enum tca_status ask(struct engine *engine, bool is_striped)
+static enum tca_status ask(struct engine *engine, const struct scale *scale)
 {
-    static int32_t ids[STRIPED_DOCUMENT];
-    const int tokens = is_striped ? STRIPED_DOCUMENT : DOCUMENT;
+    static int32_t ids[DOCUMENT_MOST];
+    const int tokens = scale->document;
 
     for (int i = 0; i < tokens; i++)
         ids[i] = 100 + (i % PASSAGE) * (i % PASSAGE) * 37 % 3900;
@@ -72,7 +75,7 @@ static enum tca_status ask(struct engine *engine, bool is_striped)
             .max_tokens = ANSWER,
             .sampling = {.top_p = 1.0, .repetition_penalty = 1.0, .logprobs = 2}};
 
-        if (is_striped && i + 1 == QUESTIONS)
+        if (scale->selects && i + 1 == QUESTIONS)
             params.sparsity = (struct sparsity){.method = {.rule = SELECT_POOLED}, .keep = 0.25};
         engine_open_question(engine, &params);
         engine_receive_question(engine, params.key, ids + 50 * i, QUESTION);
@@ -82,15 +85,14 @@ static enum tca_status ask(struct engine *engine, bool is_striped)
 
 static enum tca_status lead(void *context, const struct group_run *run)
 {
-    const bool is_striped = ((struct answers *)context)->is_striped;
-    const struct engine_options options = {.chunk_tokens = is_striped ? STRIPED_CHUNK : CHUNK,
-                                           .max_sequences = QUESTIONS,
-                                           .max_positions = 16384};
+    const struct scale *scale = ((struct answers *)context)->scale;
+    const struct engine_options options = {
+        .chunk_tokens = scale->chunk, .max_sequences = QUESTIONS, .max_positions = 16384};
     struct engine *engine;
     enum tca_status status;
 
     TCA_TRY(engine_create(&options, run->lockstep, run->shard, watch, context, &engine));
-    status = ask(engine, is_striped);
+    status = ask(engine, scale);
     engine_destroy(engine);
     return status;
 }
@@ -153,12 +155,15 @@ int main(int argc, char **argv)
     static const struct tolerance on_stripes = {0.2F, 0.02};
     const struct tolerance *tolerance = &on_cpu;
     static struct answers one, many;
-    bool is_cuda = argc == 2 && strcmp(argv[1], "cuda") == 0;
-    bool is_striped = argc == 2 && strcmp(argv[1], "stripes") == 0;
+    const char *how = argc == 2 ? argv[1] : "";
+    const bool is_cuda = strstr(how, "cuda") != NULL, is_striped = strcmp(how, "stripes") == 0;
+    const struct scale *scale = is_striped                     ? &many_units
+                                : strstr(how, "parts") != NULL ? &many_rows
+                                                               : &few_rows;
     const char *source = getenv("TCA_SOURCE");
     struct group_run_options options = {.threads = 1,
                                         .kv_memory_bytes = 128 << 20,
-                                        .chunk_tokens = is_striped ? STRIPED_CHUNK : CHUNK,
+                                        .chunk_tokens = scale->chunk,
                                         .max_sequences = QUESTIONS,
                                         .device = is_cuda ? DEVICE_CUDA : DEVICE_CPU};
     char folder[4096];
@@ -170,7 +175,7 @@ int main(int argc, char **argv)
     }
     snprintf(folder, sizeof(folder), "%s/models/needle-9m", source == NULL ? "." : source);
     options.model_folder = folder;
-    one.is_striped = many.is_striped = is_striped;
+    one.scale = many.scale = scale;
     if (group_run(&options, lead, &many) != TCA_OK)
         return EXIT_FAILURE;
     if (many.ready == 0) /* not rank 0 */
