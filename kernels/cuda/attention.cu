@@ -7,6 +7,7 @@
  * bank twice. */
 #include "kernels/cuda/attention_launch.h"
 #include "kernels/cuda/bf16.cuh"
+#include "kernels/cuda/chain.cuh"
 #include "kernels/cuda/mma.cuh"
 
 #include <math.h>
@@ -443,6 +444,9 @@ static __global__ void __launch_bounds__(T::THREADS)
     extern __shared__ __align__(128) uint16_t shared[];
     uint16_t *q = shared;
     uint16_t *stages = shared + T::ROWS * T::DIM;
+
+    chain_let_next_begin();
+    chain_wait(); /* counts of rows are results too */
     const work w = find_work<T>(launch);
     const int tiles = w.tiles[0] + w.tiles[1] + w.tiles[2];
     const int head_dim = launch.shape.head_dim;
@@ -524,6 +528,8 @@ static __global__ void __launch_bounds__(MERGE_THREADS)
     const int head_dim = launch.shape.head_dim;
     const int stride = head_dim + ATTENTION_PARTIAL_EXTRA;
 
+    chain_let_next_begin();
+    chain_wait();
     while (tile >= launch.unit[which].tiles * launch.shape.kv_heads)
         tile -= launch.unit[which++].tiles * launch.shape.kv_heads;
     const attention_unit &unit = launch.unit[which];
@@ -575,7 +581,8 @@ static void start(cudaStream_t stream, const attention_launch *launch,
     /* Beyond 48 KiB only on request; a repeated request costs next to nothing. */
     cudaFuncSetAttribute(attention<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                          T::SHARED_BYTES);
-    attention<T><<<launch->blocks, T::THREADS, T::SHARED_BYTES, stream>>>(*launch, *tensors);
+    chain_launch(stream, attention<T>, launch->blocks, T::THREADS, T::SHARED_BYTES, *launch,
+                 *tensors);
 }
 
 template <int DIM>
@@ -617,5 +624,5 @@ void cuda_launch_attention_merge(cudaStream_t stream, const struct attention_lau
     for (int i = 0; i < launch->count; i++)
         tiles += launch->unit[i].tiles * launch->shape.kv_heads;
     int rows = attention_tile_rows(launch->tile);
-    merge<<<dim3(tiles, rows), MERGE_THREADS, 0, stream>>>(*launch, *tensors, rows);
+    chain_launch(stream, merge, dim3(tiles, rows), MERGE_THREADS, 0, *launch, *tensors, rows);
 }

@@ -5,6 +5,7 @@
 #define KERNELS_CUDA_LAUNCH_H
 
 #include "kernels/backend.h"
+#include "kernels/cuda/algorithm_cache.h"
 
 #include <cuda_runtime_api.h>
 
@@ -14,6 +15,14 @@ extern "C" {
 
 /* out = bf16 of x. x: [count] f32. */
 void cuda_launch_to_bf16(cudaStream_t stream, uint16_t *out, const float *x, int count);
+
+enum { GEMV_ROWS_MOST = 4 };
+
+/* Whether cuda_launch_gemv() takes a product; has_bias does not matter. */
+bool cuda_gemv_takes(const struct matmul_shape *shape);
+/* out = x weight^T + bias, f32 or bf16 by the shape. bias: [out] f32 or NULL. */
+void cuda_launch_gemv(cudaStream_t stream, void *out, const struct matmul_shape *shape,
+                      const uint16_t *x, const uint16_t *weight, const float *bias);
 
 /* table: [table_rows, cols] bf16; ids: device [rows]. */
 void cuda_launch_embed(cudaStream_t stream, float *out, const uint16_t *table, int table_rows,

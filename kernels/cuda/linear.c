@@ -1,5 +1,5 @@
-/* Matrix products by cuBLASLt. It thinks in columns: our out^T [out, rows] = weight [out, in] by
- * x^T [in, rows], all of them as they lie in memory. */
+/* Matrix products: of few rows by an own kernel, of more by cuBLASLt. It thinks in columns: our
+ * out^T [out, rows] = weight [out, in] by x^T [in, rows], all of them as they lie in memory. */
 #include "base/log.h"
 #include "kernels/cuda/algorithm_cache.h"
 #include "kernels/cuda/cuda_queue.h"
@@ -114,7 +114,7 @@ enum tca_status cuda_linear(struct kernel_queue *base, void *out, enum kernel_dt
                                  .out_dtype = out_dtype,
                                  .has_bias = bias != NULL,
                                  .alignment = alignment_of(out, x, weight->data)};
-    const cublasLtMatmulAlgo_t *algorithm = algorithm_cache_find(queue->algorithms, &shape);
+    const cublasLtMatmulAlgo_t *algorithm;
     const float one = 1.0F, zero = 0.0F;
     cublasLtMatmulAlgo_t chosen;
     struct matmul matmul;
@@ -122,6 +122,11 @@ enum tca_status cuda_linear(struct kernel_queue *base, void *out, enum kernel_dt
 
     if (rows == 0)
         return TCA_OK;
+    if (cuda_gemv_takes(&shape)) {
+        cuda_launch_gemv(queue->stream, out, &shape, x, weight->data, bias);
+        return cuda_launch_status("gemv");
+    }
+    algorithm = algorithm_cache_find(queue->algorithms, &shape);
     TCA_TRY(convert_bias(queue, out_dtype, bias, weight->rows, &bias_cast));
     TCA_TRY(describe(&matmul, &shape, bias_cast));
     if (algorithm == NULL) {

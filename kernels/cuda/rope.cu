@@ -1,6 +1,7 @@
 /* Rotary positions: the step's table of angles, one thread an angle, and the split of a fused
  * projection into rotated queries and appended keys and values, one warp a head of a token. */
 #include "kernels/cuda/bf16.cuh"
+#include "kernels/cuda/chain.cuh"
 #include "kernels/cuda/launch.h"
 
 enum { THREADS = 256, WARPS = THREADS / 32, PAIRS_MOST = 4 /* of a lane: 256 / 2 / 32 */ };
@@ -70,6 +71,8 @@ static __global__ void rope_append(const __grid_constant__ rope_appends appends,
     int lane = threadIdx.x % 32;
     int which = 0;
 
+    chain_let_next_begin();
+    chain_wait();
     if (index >= appends.tokens)
         return;
     while (index >= appends.append[which].tokens)
@@ -121,5 +124,5 @@ void cuda_launch_rope_append(cudaStream_t stream, uint16_t *q_out,
                         shape->head_dim,
                         norm != NULL ? *norm : qk_norm()};
 
-    rope_append<<<blocks, THREADS, 0, stream>>>(*appends, args);
+    chain_launch(stream, rope_append, blocks, THREADS, 0, *appends, args);
 }

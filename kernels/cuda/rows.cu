@@ -1,8 +1,9 @@
 /* Operations on whole rows: one block a row, neighbouring threads on neighbouring values. */
 #include "kernels/cuda/bf16.cuh"
+#include "kernels/cuda/chain.cuh"
 #include "kernels/cuda/launch.h"
 
-enum { THREADS = 256, WARPS = THREADS / 32 };
+enum { THREADS = 256, WIDE_THREADS = 1024, WIDE_ROWS_MOST = 64, LANES = 32 };
 
 static __global__ void to_bf16(uint16_t *out, const float *x, int count)
 {
@@ -33,18 +34,15 @@ static __global__ void take_rows(float *out, const float *x, const int32_t *indi
         to[col] = from[col];
 }
 
-static __device__ float block_sum(float value)
+template <int ALL> static __device__ float block_sum(float value)
 {
-    __shared__ float sums[WARPS];
-    float sum = 0;
+    __shared__ float sums[ALL / LANES];
 
     value = warp_sum(value);
-    if (threadIdx.x % 32 == 0)
-        sums[threadIdx.x / 32] = value;
+    if (threadIdx.x % LANES == 0)
+        sums[threadIdx.x / LANES] = value;
     __syncthreads();
-    for (int warp = 0; warp < WARPS; warp++)
-        sum += sums[warp];
-    return sum;
+    return warp_sum(threadIdx.x % LANES < ALL / LANES ? sums[threadIdx.x % LANES] : 0.0f);
 }
 
 /* VECTOR values at a time, 1 or 4, so that rows of any length work and usual ones are fast. */
@@ -93,37 +91,85 @@ template <> struct vector<4> {
     }
 };
 
+/* x += delta, of VECTOR columns from `col`. */
+template <int VECTOR>
+static __device__ __forceinline__ vector<VECTOR> add_delta(float *x, const uint16_t *delta, int col)
+{
+    vector<VECTOR> v;
+
+    v.load(x + col);
+    if (delta != NULL) {
+        v.add(delta + col);
+        v.store(x + col);
+    }
+    return v;
+}
+
+template <int VECTOR> static __device__ __forceinline__ float squares_of(const vector<VECTOR> &v)
+{
+    float squares = 0;
+
+    for (int i = 0; i < VECTOR; i++)
+        squares += v.value[i] * v.value[i];
+    return squares;
+}
+
+template <int VECTOR>
+static __device__ __forceinline__ void store_scaled(uint16_t *out, vector<VECTOR> v,
+                                                    const vector<VECTOR> &weight, float scale)
+{
+    for (int i = 0; i < VECTOR; i++)
+        v.value[i] *= scale * weight.value[i];
+    v.store_bf16(out);
+}
+
 /* The second pass finds the row in the cache. */
 template <int VECTOR>
 static __global__ void residual_norm(uint16_t *out, float *x, const uint16_t *delta,
                                      const float *weight, int cols, float eps)
 {
-    int64_t row = (int64_t)blockIdx.x * cols;
+    const int64_t row = (int64_t)blockIdx.x * cols;
     float squares = 0;
 
-    for (int col = threadIdx.x * VECTOR; col < cols; col += THREADS * VECTOR) {
-        vector<VECTOR> v;
-
-        v.load(x + row + col);
-        if (delta != NULL) {
-            v.add(delta + row + col);
-            v.store(x + row + col);
-        }
-        for (int i = 0; i < VECTOR; i++)
-            squares += v.value[i] * v.value[i];
-    }
+    chain_let_next_begin();
+    chain_wait();
+    x += row;
+    for (int col = threadIdx.x * VECTOR; col < cols; col += THREADS * VECTOR)
+        squares += squares_of(add_delta<VECTOR>(x, delta == NULL ? NULL : delta + row, col));
     if (out == NULL)
         return;
-    float scale = rsqrtf(block_sum(squares) / (float)cols + eps);
+    float scale = rsqrtf(block_sum<THREADS>(squares) / (float)cols + eps);
     for (int col = threadIdx.x * VECTOR; col < cols; col += THREADS * VECTOR) {
         vector<VECTOR> v, w;
 
-        v.load(x + row + col);
+        v.load(x + col);
         w.load(weight + col);
-        for (int i = 0; i < VECTOR; i++)
-            v.value[i] *= scale * w.value[i];
-        v.store_bf16(out + row + col);
+        store_scaled(out + row + col, v, w, scale);
     }
+}
+
+/* Few rows, as decode steps have: a thread keeps its columns, and the weights are there before them. */
+static __global__ void __launch_bounds__(WIDE_THREADS)
+    residual_norm_wide(uint16_t *out, float *x, const uint16_t *delta, const float *weight,
+                       int cols, float eps)
+{
+    enum { VECTOR = 4 };
+    const int64_t row = (int64_t)blockIdx.x * cols;
+    const int col = threadIdx.x * VECTOR;
+    const bool has_columns = col < cols;
+    vector<VECTOR> v = {}, w = {};
+
+    chain_let_next_begin();
+    if (has_columns && out != NULL)
+        w.load(weight + col);
+    chain_wait();
+    if (has_columns)
+        v = add_delta<VECTOR>(x + row, delta == NULL ? NULL : delta + row, col);
+    if (out == NULL)
+        return;
+    float scale = rsqrtf(block_sum<WIDE_THREADS>(squares_of(v)) / (float)cols + eps);
+    if (has_columns)
+        store_scaled(out + row + col, v, w, scale);
 }
 
 static __device__ __forceinline__ float gated(uint16_t gate, uint16_t up)
@@ -133,28 +179,32 @@ static __device__ __forceinline__ float gated(uint16_t gate, uint16_t up)
     return g / (1.0f + __expf(-g)) * float_of_bf16(up);
 }
 
-/* VECTOR columns at a time, 8 or 1. */
+/* VECTOR columns a thread, 8 or 1; a row's columns are cut into `pieces` blocks. */
 template <int VECTOR>
-static __global__ void swiglu(uint16_t *out, const uint16_t *gate_up, int cols)
+static __global__ void swiglu(uint16_t *out, const uint16_t *gate_up, int cols, int pieces)
 {
-    const uint16_t *gate = gate_up + (int64_t)blockIdx.x * 2 * cols;
+    const int64_t row = blockIdx.x / pieces;
+    const int col = ((int)(blockIdx.x % pieces) * THREADS + (int)threadIdx.x) * VECTOR;
+    const uint16_t *gate = gate_up + row * 2 * cols + col;
     const uint16_t *up = gate + cols;
-    uint16_t *to = out + (int64_t)blockIdx.x * cols;
+    uint16_t *to = out + row * cols + col;
 
-    for (int col = threadIdx.x * VECTOR; col < cols; col += THREADS * VECTOR) {
-        if (VECTOR == 8) {
-            uint4 g = *(const uint4 *)(gate + col), u = *(const uint4 *)(up + col), o;
-            const uint16_t *gs = (const uint16_t *)&g, *us = (const uint16_t *)&u;
-            uint32_t *os = (uint32_t *)&o;
+    chain_let_next_begin();
+    chain_wait();
+    if (col >= cols)
+        return;
+    if (VECTOR == 1) {
+        *to = bf16_of_float(gated(*gate, *up));
+        return;
+    }
+    uint4 g = *(const uint4 *)gate, u = *(const uint4 *)up, o;
+    const uint16_t *gs = (const uint16_t *)&g, *us = (const uint16_t *)&u;
+    uint32_t *os = (uint32_t *)&o;
 
 #pragma unroll
-            for (int i = 0; i < 4; i++)
-                os[i] = bf16_pair(gated(gs[2 * i], us[2 * i]), gated(gs[2 * i + 1], us[2 * i + 1]));
-            *(uint4 *)(to + col) = o;
-        } else {
-            to[col] = bf16_of_float(gated(gate[col], up[col]));
-        }
-    }
+    for (int i = 0; i < 4; i++)
+        os[i] = bf16_pair(gated(gs[2 * i], us[2 * i]), gated(gs[2 * i + 1], us[2 * i + 1]));
+    *(uint4 *)to = o;
 }
 
 void cuda_launch_to_bf16(cudaStream_t stream, uint16_t *out, const float *x, int count)
@@ -174,19 +224,25 @@ void cuda_launch_residual_norm(cudaStream_t stream, uint16_t *out, float *x, con
     bool is_aligned =
         ((uintptr_t)out | (uintptr_t)x | (uintptr_t)delta | (uintptr_t)weight) % 16 == 0;
 
-    if (cols % 4 == 0 && is_aligned)
-        residual_norm<4><<<rows, THREADS, 0, stream>>>(out, x, delta, weight, cols, eps);
+    if (cols % 4 == 0 && is_aligned && cols <= 4 * WIDE_THREADS && rows <= WIDE_ROWS_MOST)
+        chain_launch(stream, residual_norm_wide, rows, WIDE_THREADS, 0, out, x, delta, weight, cols,
+                     eps);
+    else if (cols % 4 == 0 && is_aligned)
+        chain_launch(stream, residual_norm<4>, rows, THREADS, 0, out, x, delta, weight, cols, eps);
     else
-        residual_norm<1><<<rows, THREADS, 0, stream>>>(out, x, delta, weight, cols, eps);
+        chain_launch(stream, residual_norm<1>, rows, THREADS, 0, out, x, delta, weight, cols, eps);
 }
 
 void cuda_launch_swiglu(cudaStream_t stream, uint16_t *out, const uint16_t *gate_up, int rows,
                         int cols)
 {
-    if (cols % 8 == 0 && ((uintptr_t)out | (uintptr_t)gate_up) % 16 == 0)
-        swiglu<8><<<rows, THREADS, 0, stream>>>(out, gate_up, cols);
-    else
-        swiglu<1><<<rows, THREADS, 0, stream>>>(out, gate_up, cols);
+    const bool is_wide = cols % 8 == 0 && ((uintptr_t)out | (uintptr_t)gate_up) % 16 == 0;
+    const int of_block = THREADS * (is_wide ? 8 : 1);
+    const int pieces = (cols + of_block - 1) / of_block;
+    const unsigned blocks = (unsigned)rows * (unsigned)pieces;
+
+    chain_launch(stream, is_wide ? swiglu<8> : swiglu<1>, blocks, THREADS, 0, out, gate_up, cols,
+                 pieces);
 }
 
 void cuda_launch_take_rows(cudaStream_t stream, float *out, const float *x, const int32_t *indices,

@@ -76,15 +76,30 @@ static void products_agree(void **state)
 {
     (void)state;
     static const struct linear_case cases[] = {
-        {1, 8, 8, false, KERNEL_F32},       {1, 576, 1536, false, KERNEL_BF16},
-        {2, 64, 64, true, KERNEL_BF16},     {3, 64, 66, true, KERNEL_F32},
-        {5, 48, 144, false, KERNEL_BF16},   {16, 320, 320, false, KERNEL_F32},
-        {17, 96, 1366, true, KERNEL_BF16},  {33, 136, 48, true, KERNEL_BF16},
-        {64, 64, 192, false, KERNEL_F32},   {100, 304, 80, true, KERNEL_F32},
-        {1000, 72, 48, true, KERNEL_BF16},  {129, 4096, 512, false, KERNEL_BF16},
-        {1, 4096, 1024, true, KERNEL_BF16}, {7, 320, 8192, false, KERNEL_F32},
-        {513, 16, 16, false, KERNEL_BF16},  {31, 37, 41, true, KERNEL_F32},
+        {1, 8, 8, false, KERNEL_F32},
+        {1, 576, 1536, false, KERNEL_BF16},
+        {2, 64, 64, true, KERNEL_BF16},
+        {3, 64, 66, true, KERNEL_F32},
+        {5, 48, 144, false, KERNEL_BF16},
+        {16, 320, 320, false, KERNEL_F32},
+        {17, 96, 1366, true, KERNEL_BF16},
+        {33, 136, 48, true, KERNEL_BF16},
+        {64, 64, 192, false, KERNEL_F32},
+        {100, 304, 80, true, KERNEL_F32},
+        {1000, 72, 48, true, KERNEL_BF16},
+        {129, 4096, 512, false, KERNEL_BF16},
+        {1, 4096, 1024, true, KERNEL_BF16},
+        {7, 320, 8192, false, KERNEL_F32},
+        {513, 16, 16, false, KERNEL_BF16},
+        {31, 37, 41, true, KERNEL_F32},
         {31, 37, 41, false, KERNEL_BF16},
+        /* Few rows are an own kernel's: columns that fill no lane, one, several turns of them. */
+        {1, 4104, 70, true, KERNEL_F32},
+        {4, 14336, 130, false, KERNEL_BF16},
+        {2, 520, 33, true, KERNEL_F32},
+        {3, 1000, 129, true, KERNEL_BF16},
+        {4, 264, 31, true, KERNEL_F32},
+        {4, 37, 41, true, KERNEL_F32},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
         check_linear(&cases[i]);
@@ -181,6 +196,7 @@ static void residual_norm_agrees(void **state)
         check_residual_norm(1, widths[i], true, true);
         check_residual_norm(5, widths[i], false, true);
         check_residual_norm(33, widths[i], true, false);
+        check_residual_norm(65, widths[i], true, true);
     }
 }
 

@@ -1,0 +1,175 @@
+/* Products of few rows by a matrix: bound by reading the matrix once. A warp has OUTPUTS rows of the
+ * matrix, its lanes the columns in pieces of 16 bytes. The first pieces are asked for before the inputs
+ * are there, the next ones while those before are multiplied. */
+#include "kernels/cuda/bf16.cuh"
+#include "kernels/cuda/chain.cuh"
+#include "kernels/cuda/launch.h"
+
+enum {
+    LANES = 32,
+    WARPS = 8,
+    OUTPUTS = 4,
+    AHEAD = 2, /* pieces of a lane and output under way */
+    PIECE = 8, /* elements of 16 bytes */
+};
+
+/* How much of the matrix a kernel that waits for its inputs brings into the L2 cache meanwhile. */
+static const int64_t PREFETCH_BYTES = 12 << 20;
+
+struct gemv_args {
+    void *out;
+    const uint16_t *x;      /* [ROWS, in] */
+    const uint16_t *weight; /* [outs, in] */
+    const float *bias;      /* [outs] or NULL */
+    int in, outs;
+    int prefetch_bytes; /* of each of the matrix's rows, a multiple of 16 */
+};
+
+static __device__ __forceinline__ uint4 load_once(const uint16_t *from)
+{
+    uint4 value;
+
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+                 : "l"(from));
+    return value;
+}
+
+static __device__ __forceinline__ void unpack(const uint4 &piece, float (&out)[PIECE])
+{
+    const uint32_t pairs[PIECE / 2] = {piece.x, piece.y, piece.z, piece.w};
+
+#pragma unroll
+    for (int i = 0; i < PIECE / 2; i++) {
+        out[2 * i] = __uint_as_float(pairs[i] << 16);
+        out[2 * i + 1] = __uint_as_float(pairs[i] & 0xffff0000u);
+    }
+}
+
+/* The pieces that a lane has of its warp's matrix rows; zeros beyond the columns. */
+struct stage {
+    uint4 piece[OUTPUTS];
+
+    __device__ __forceinline__ void load(const uint16_t *const (&rows)[OUTPUTS], int piece_index,
+                                         int pieces)
+    {
+#pragma unroll
+        for (int i = 0; i < OUTPUTS; i++)
+            piece[i] = piece_index < pieces ? load_once(rows[i] + (int64_t)piece_index * PIECE)
+                                            : make_uint4(0, 0, 0, 0);
+    }
+};
+
+template <int ROWS>
+static __device__ __forceinline__ void multiply(float (&sums)[OUTPUTS][ROWS], const stage &weights,
+                                                const uint16_t *x, int in)
+{
+    float inputs[ROWS][PIECE];
+
+#pragma unroll
+    for (int row = 0; row < ROWS; row++)
+        unpack(*(const uint4 *)(x + (int64_t)row * in), inputs[row]);
+#pragma unroll
+    for (int i = 0; i < OUTPUTS; i++) {
+        float factors[PIECE];
+
+        unpack(weights.piece[i], factors);
+#pragma unroll
+        for (int row = 0; row < ROWS; row++)
+#pragma unroll
+            for (int k = 0; k < PIECE; k++)
+                sums[i][row] += factors[k] * inputs[row][k];
+    }
+}
+
+static __device__ __forceinline__ void put(uint16_t *out, float value)
+{
+    *out = bf16_of_float(value);
+}
+
+static __device__ __forceinline__ void put(float *out, float value)
+{
+    *out = value;
+}
+
+template <int ROWS, class Out>
+static __global__ void __launch_bounds__(WARPS *LANES) gemv(const gemv_args args)
+{
+    const int lane = threadIdx.x % LANES;
+    const int first = (blockIdx.x * WARPS + threadIdx.x / LANES) * OUTPUTS;
+    const int pieces = args.in / PIECE;
+    const uint16_t *rows[OUTPUTS];
+    stage ahead[AHEAD];
+    float sums[OUTPUTS][ROWS] = {};
+
+    chain_let_next_begin();
+#pragma unroll
+    for (int i = 0; i < OUTPUTS; i++)
+        rows[i] = args.weight + (int64_t)min(first + i, args.outs - 1) * args.in;
+#pragma unroll
+    for (int i = 0; i < AHEAD; i++)
+        ahead[i].load(rows, lane + i * LANES, pieces);
+    if (lane < OUTPUTS && args.prefetch_bytes > 0)
+        asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(
+                         args.weight + (int64_t)min(first + lane, args.outs - 1) * args.in),
+                     "r"(args.prefetch_bytes));
+    chain_wait();
+    for (int at = lane; at < pieces; at += AHEAD * LANES) {
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            const stage weights = ahead[i];
+            const int piece = at + i * LANES;
+
+            ahead[i].load(rows, piece + AHEAD * LANES, pieces);
+            if (piece < pieces)
+                multiply<ROWS>(sums, weights, args.x + piece * PIECE, args.in);
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < OUTPUTS; i++)
+#pragma unroll
+        for (int row = 0; row < ROWS; row++) {
+            const float sum = warp_sum(sums[i][row]);
+
+            if (lane == 0 && first + i < args.outs)
+                put((Out *)args.out + (int64_t)row * args.outs + first + i,
+                    sum + (args.bias != NULL ? args.bias[first + i] : 0.0f));
+        }
+}
+
+template <int ROWS>
+static void start(cudaStream_t stream, const gemv_args &args, enum kernel_dtype out_dtype)
+{
+    const int outputs = WARPS * OUTPUTS;
+    const unsigned blocks = (unsigned)((args.outs + outputs - 1) / outputs);
+
+    if (out_dtype == KERNEL_F32)
+        chain_launch(stream, gemv<ROWS, float>, blocks, WARPS * LANES, 0, args);
+    else
+        chain_launch(stream, gemv<ROWS, uint16_t>, blocks, WARPS * LANES, 0, args);
+}
+
+bool cuda_gemv_takes(const struct matmul_shape *shape)
+{
+    return shape->rows <= GEMV_ROWS_MOST && shape->in % PIECE == 0 && shape->alignment >= 16;
+}
+
+void cuda_launch_gemv(cudaStream_t stream, void *out, const struct matmul_shape *shape,
+                      const uint16_t *x, const uint16_t *weight, const float *bias)
+{
+    const int64_t row_bytes = (int64_t)shape->in * (int64_t)sizeof(*weight);
+    const int64_t share = PREFETCH_BYTES / shape->out / 16 * 16;
+    const gemv_args args = {
+        out, x, weight, bias, shape->in, shape->out, (int)(share < row_bytes ? share : row_bytes)};
+
+    switch (shape->rows) {
+    case 1:
+        return start<1>(stream, args, shape->out_dtype);
+    case 2:
+        return start<2>(stream, args, shape->out_dtype);
+    case 3:
+        return start<3>(stream, args, shape->out_dtype);
+    default:
+        return start<4>(stream, args, shape->out_dtype);
+    }
+}
