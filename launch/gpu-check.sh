@@ -11,8 +11,9 @@ cmake --preset release
 cmake --build --preset release
 ctest --preset release -L '^gpu$' "$@"
 if command -v compute-sanitizer >/dev/null; then
-    for run in memcheck:test_parity memcheck:test_parity_attention memcheck:test_parity_tca \
-        memcheck:test_sparse_masked racecheck:test_sparse_masked; do
+    for run in memcheck:test_parity memcheck:test_parity_attention memcheck:test_parity_stripes \
+        memcheck:test_parity_tca memcheck:test_sparse_masked racecheck:test_parity_stripes \
+        racecheck:test_sparse_masked; do
         # A test asks for more memory than there is: that error of the API is wanted.
         compute-sanitizer --tool "${run%%:*}" --report-api-errors no --error-exitcode 1 \
             "build/release/tests/${run#*:}"

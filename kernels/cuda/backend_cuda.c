@@ -37,7 +37,9 @@ static const struct kernel_backend backend = {.name = "cuda",
                                               .select = cuda_select,
                                               .gather = cuda_gather,
                                               .attention_merge = cuda_attention_merge,
-                                              .kept_masses = cuda_kept_masses};
+                                              .kept_masses = cuda_kept_masses,
+                                              .interleave = cuda_interleave,
+                                              .pick = cuda_pick};
 
 const struct kernel_backend *kernel_backend_cuda(void)
 {

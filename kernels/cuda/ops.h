@@ -79,5 +79,11 @@ enum tca_status cuda_gather(struct kernel_queue *base, const struct kv_copy *cop
                             const struct attention_segment *keys, const int32_t *kept,
                             int64_t kept_stride, const int32_t *counts,
                             const struct attention_shape *shape);
+enum tca_status cuda_interleave(struct kernel_queue *base, float *out, const float *gathered,
+                                const struct kernel_stripes *stripes, int64_t stride,
+                                int64_t total);
+enum tca_status cuda_pick(struct kernel_queue *base, int32_t *picked_out, int32_t *count_out,
+                          const int32_t *kept, const int32_t *count,
+                          const struct kernel_stripes *stripes);
 
 #endif

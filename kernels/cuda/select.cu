@@ -5,6 +5,7 @@
  * a cluster of blocks for every head, each with a slice of the elements: the cluster agrees on the
  * threshold digit by digit (radix selection), reading each other's histograms, and on the places
  * of ties and of list entries by each other's counts. */
+#include "kernels/cuda/cluster.cuh"
 #include "kernels/cuda/tca_launch.h"
 
 #include <cooperative_groups.h>
@@ -12,50 +13,17 @@
 namespace cg = cooperative_groups;
 
 enum {
-    CLUSTER = 8,
-    THREADS = 1024,
-    LANES = 32,
-    WARPS = THREADS / LANES,
     DIGIT_BITS = 8,
     DIGITS = 1 << DIGIT_BITS,
     PASSES = 32 / DIGIT_BITS,
     BLOCK = SELECT_BLOCK_TOKENS,
     BLOCK_WORDS = BLOCK / 32
 };
-static constexpr unsigned ALL_LANES = 0xffffffffu;
 
 /* As in select.c: NaN and negative scores count as 0. */
 static __device__ __forceinline__ uint32_t score_key(float score)
 {
     return score > 0.0f ? __float_as_uint(score) : 0;
-}
-
-static __device__ __forceinline__ int lanes_before(unsigned votes)
-{
-    return __popc(votes & ((1u << threadIdx.x % LANES) - 1));
-}
-
-/* Sum of values[0 .. own warp - 1], one a warp; *all_out: of all. */
-static __device__ __forceinline__ int warps_before(const int *values, int *all_out)
-{
-    int lane = threadIdx.x % LANES, warp = threadIdx.x / LANES;
-    int value = values[lane];
-
-    *all_out = __reduce_add_sync(ALL_LANES, value);
-    return __reduce_add_sync(ALL_LANES, lane < warp ? value : 0);
-}
-
-/* Elements that one block of a cluster looks at. */
-struct slice {
-    int first, end;
-};
-
-/* `count` elements in CLUSTER slices, cut at multiples of THREADS. */
-static __device__ slice own_slice(int count, int rank)
-{
-    int each = (count + CLUSTER * THREADS - 1) / (CLUSTER * THREADS) * THREADS;
-
-    return {min(rank * each, count), min(rank * each + each, count)};
 }
 
 /* The largest score of the 33 tokens around `first` + lane: of those before first + 16 the running

@@ -112,3 +112,20 @@ enum tca_status cuda_kept_masses(struct kernel_queue *base, float *masses_out,
     cuda_launch_kept_masses(cuda_queue_from(base)->stream, masses_out, lse_kept, lse, rows, shape);
     return cuda_launch_status("kept_masses");
 }
+
+enum tca_status cuda_interleave(struct kernel_queue *base, float *out, const float *gathered,
+                                const struct kernel_stripes *stripes, int64_t stride, int64_t total)
+{
+    if (total == 0)
+        return TCA_OK;
+    cuda_launch_interleave(cuda_queue_from(base)->stream, out, gathered, stripes, stride, total);
+    return cuda_launch_status("interleave");
+}
+
+enum tca_status cuda_pick(struct kernel_queue *base, int32_t *picked_out, int32_t *count_out,
+                          const int32_t *kept, const int32_t *count,
+                          const struct kernel_stripes *stripes)
+{
+    cuda_launch_pick(cuda_queue_from(base)->stream, picked_out, count_out, kept, count, stripes);
+    return cuda_launch_status("pick");
+}

@@ -78,6 +78,12 @@ struct select_launch {
 
 void cuda_launch_select(cudaStream_t stream, const struct select_launch *launch);
 
+void cuda_launch_interleave(cudaStream_t stream, float *out, const float *gathered,
+                            const struct kernel_stripes *stripes, int64_t stride, int64_t total);
+void cuda_launch_pick(cudaStream_t stream, int32_t *picked_out, int32_t *count_out,
+                      const int32_t *kept, const int32_t *count,
+                      const struct kernel_stripes *stripes);
+
 #ifdef __cplusplus
 }
 #endif
