@@ -308,6 +308,10 @@ static void look(struct nccl_group *group)
 
     if (group->has_failed)
         return;
+    if (is_broken(group)) {
+        (void)fail(group, "NCCL", "the group it is a part of has failed");
+        return;
+    }
     if (ncclCommGetAsyncError(group->comm, &state) != ncclSuccess ||
         (state != ncclSuccess && state != ncclInProgress)) {
         (void)fail(group, "NCCL", ncclGetLastError(group->comm));
