@@ -62,12 +62,12 @@ void cuda_queue_destroy(struct kernel_queue *base)
     if (queue->stream != NULL)
         (void)cuda_status(cudaStreamSynchronize(queue->stream), "cudaStreamSynchronize");
     cudaFreeHost(queue->top_host);
-    cudaFree(queue->top);
-    cudaFree(queue->bias);
-    cudaFree(queue->scratch);
+    cuda_free(base->device, queue->top, TOP_BYTES);
+    cuda_free(base->device, queue->bias, queue->bias_count * sizeof(*queue->bias));
+    cuda_free(base->device, queue->scratch, SCRATCH_BYTES);
     sdpa_destroy(queue->sdpa);
     algorithm_cache_destroy(queue->algorithms);
-    cudaFree(queue->matmul_workspace);
+    cuda_free(base->device, queue->matmul_workspace, MATMUL_WORKSPACE_BYTES);
     if (queue->blas != NULL)
         cublasLtDestroy(queue->blas);
     staging_deinit(&queue->staging);

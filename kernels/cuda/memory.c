@@ -1,19 +1,26 @@
 #include "kernels/cuda/cuda_queue.h"
 #include "kernels/cuda/cuda_status.h"
 #include "kernels/cuda/ops.h"
+#include "kernels/cuda/virtual_memory.h"
 
 enum tca_status cuda_alloc(int device, size_t bytes, void **ptr_out)
 {
     TCA_TRY(cuda_status(cudaSetDevice(device), "cudaSetDevice"));
+    if (virtual_memory_serves(device, bytes))
+        return virtual_memory_alloc(device, bytes, ptr_out);
     return cuda_status(cudaMalloc(ptr_out, bytes > 0 ? bytes : 1), "cudaMalloc");
 }
 
 void cuda_free(int device, void *ptr, size_t bytes)
 {
-    (void)bytes;
     if (ptr == NULL || cuda_status(cudaSetDevice(device), "cudaSetDevice") != TCA_OK)
         return;
-    (void)cuda_status(cudaFree(ptr), "cudaFree"); /* waits for work that may still use it */
+    if (!virtual_memory_serves(device, bytes)) {
+        (void)cuda_status(cudaFree(ptr), "cudaFree"); /* waits for work that may still use it */
+        return;
+    }
+    (void)cuda_status(cudaDeviceSynchronize(), "cudaDeviceSynchronize"); /* unmapping does not */
+    virtual_memory_free(device, ptr, bytes);
 }
 
 enum tca_status cuda_memory(int device, size_t *total_bytes_out, size_t *free_bytes_out)

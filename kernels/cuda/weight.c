@@ -13,7 +13,7 @@ static enum tca_status reserve_bias(struct cuda_queue *queue, int rows)
 
     if (count <= queue->bias_count)
         return TCA_OK;
-    cuda_free(queue->base.device, queue->bias, 0);
+    cuda_free(queue->base.device, queue->bias, queue->bias_count * sizeof(*queue->bias));
     queue->bias = NULL;
     queue->bias_count = 0;
     TCA_TRY(cuda_alloc(queue->base.device, count * sizeof(*queue->bias), (void **)&queue->bias));
