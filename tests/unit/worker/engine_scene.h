@@ -45,6 +45,8 @@ struct scene {
     const char *folder;
     int64_t positions; /* 0: TINY_POSITIONS */
     int ranks, chunk, max_sequences;
+    bool is_world; /* the ranks are the processes of mpirun; it plays on rank 0's */
+    enum device_wish device;
     int64_t window, refresh_every;
     int stripe_unit;
     const char *profile;
@@ -142,7 +144,9 @@ static inline enum tca_status perform(struct scene *scene)
 {
     struct group_run_options options = {
         .model_folder = scene->folder == NULL ? scene_folder : scene->folder,
-        .local_ranks = scene->ranks == 0 ? 1 : scene->ranks,
+        .local_ranks = scene->is_world     ? 0
+                       : scene->ranks == 0 ? 1
+                                           : scene->ranks,
         .threads = 1,
         .kv_memory_bytes = scene->kv_memory_bytes == 0 ? 16 << 20 : scene->kv_memory_bytes,
         .chunk_tokens = scene->chunk == 0 ? 64 : scene->chunk,
@@ -152,6 +156,7 @@ static inline enum tca_status perform(struct scene *scene)
         .profile = scene->profile,
         .stripe_unit = scene->stripe_unit,
         .has_dummy_weights = true,
+        .device = scene->device,
         .backend = scene->backend};
 
     scene->chunk = options.chunk_tokens;

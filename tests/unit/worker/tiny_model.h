@@ -10,6 +10,8 @@ void tiny_model_make(const char *family, char folder_out[64]);
 void tiny_model_make_long(const char *family, int positions, char folder_out[64]);
 /* A llama with other KV heads: 1, 2, 4 or 8. */
 void tiny_model_make_heads(int kv_heads, int positions, char folder_out[64]);
+/* That with heads of another size. */
+void tiny_model_make_wide(int kv_heads, int head_dim, int positions, char folder_out[64]);
 void tiny_model_remove(const char *folder);
 
 #endif
