@@ -67,8 +67,8 @@ static const struct setting rows[] = {
      .help = "last tokens that every rule keeps", .min = 64, .max = 65536},
     {SETTING_FIELD(struct options, batch), .name = "batch", .initial = "1", .metavar = "N",
      .help = "questions that decode together", .min = 1, .max = 1024},
-    {SETTING_FIELD(struct options, chunk), .name = "chunk", .initial = "1024", .metavar = "N",
-     .help = "prefill tokens of one step", .min = 1, .max = 1 << 20},
+    {SETTING_FIELD(struct options, chunk), .name = "chunk", .metavar = "N",
+     .help = "prefill tokens of one step; 0: 1024 on CPUs, 8192 on GPUs", .max = 1 << 20},
     {SETTING_FIELD(struct options, repeat), .name = "repeat", .initial = "3", .metavar = "N",
      .help = "runs that count", .min = 1, .max = REPEAT_MAX},
     {SETTING_FIELD(struct options, warm_up), .name = "warm-up", .initial = "1", .metavar = "N",
@@ -204,7 +204,7 @@ static enum tca_status measure_decode(struct bench *bench, uint64_t document,
 static enum tca_status measure(struct bench *bench, int64_t tokens, struct measurement *out)
 {
     const struct model_config *config = model_shard_config(bench->run->shard);
-    struct engine_options options = {.chunk_tokens = (int)bench->options->chunk,
+    struct engine_options options = {.chunk_tokens = bench->run->chunk_tokens,
                                      .max_sequences = (int)bench->options->batch,
                                      .max_positions = config->max_positions};
     const uint64_t key = 1;
@@ -249,14 +249,14 @@ static void print_json(const struct bench *bench, int64_t tokens, const struct m
     const struct options *options = bench->options;
 
     printf("{\"model\":\"%s\",\"device\":\"%s\",\"ranks\":%d,\"threads\":%d,"
-           "\"chunk_tokens\":%lld,\"prompt_tokens\":%lld,\"prefill_rule\":\"%s\","
+           "\"chunk_tokens\":%d,\"prompt_tokens\":%lld,\"prefill_rule\":\"%s\","
            "\"prefill_keep\":%g,\"question_tokens\":%lld,\"rule\":\"%s\",\"keep\":%g,"
            "\"batch\":%lld,\"decode_tokens\":%lld,\"repeat\":%lld,"
            "\"prefill_s\":%.6f,\"prefill_tokens_per_s\":%.2f,\"question_s\":%.6f,"
            "\"decode_s\":%.6f,\"decode_tokens_per_s\":%.2f,\"kept_share\":%.6f,"
            "\"core_cache_bytes\":%lld,\"full_kv_bytes\":%lld}\n",
            options->model, bench->run->backend->name, bench->run->ranks, bench->run->threads,
-           (long long)options->chunk, (long long)tokens, options->prefill_rule,
+           bench->run->chunk_tokens, (long long)tokens, options->prefill_rule,
            options->prefill_keep, (long long)options->question_tokens, options->rule, options->keep,
            (long long)options->batch, (long long)options->decode_tokens, (long long)options->repeat,
            result->prefill_s, (double)tokens / result->prefill_s, result->question_s,

@@ -42,8 +42,8 @@ static const struct setting rows[] = {
      .max = 256},
     {SETTING_FIELD(struct options, threads), .name = "threads", .metavar = "N",
      .help = "CPU threads of a rank; 0: the cores divided by the ranks", .max = 1024},
-    {SETTING_FIELD(struct options, chunk), .name = "chunk", .initial = "1024", .metavar = "N",
-     .help = "prefill tokens of one step", .min = 1, .max = 1 << 20},
+    {SETTING_FIELD(struct options, chunk), .name = "chunk", .metavar = "N",
+     .help = "prefill tokens of one step; 0: 1024 on CPUs, 8192 on GPUs", .max = 1 << 20},
     {SETTING_FIELD(struct options, kv_memory), .name = "kv-memory", .metavar = "BYTES",
      .help = "KV memory of a rank; 0: half of what is free", .is_bytes = true},
     {SETTING_FIELD(struct options, score), .name = "score", .metavar = "FILE",
@@ -160,12 +160,12 @@ static enum tca_status score_chunks(struct eval *eval, const struct group_run *r
         log_error("no KV memory for %lld tokens", (long long)count);
         return TCA_ERR_NO_MEMORY;
     }
-    for (int64_t start = 0; start < count; start += eval->options->chunk) {
+    for (int64_t start = 0; start < count; start += run->chunk_tokens) {
         int64_t left = count - start;
-        struct step_item item = {
-            .tokens = (int32_t)(left < eval->options->chunk ? left : eval->options->chunk),
-            .own_rows = start,
-            .logits = STEP_LOGITS_ALL};
+        struct step_item item = {.tokens =
+                                     (int32_t)(left < run->chunk_tokens ? left : run->chunk_tokens),
+                                 .own_rows = start,
+                                 .logits = STEP_LOGITS_ALL};
 
         step_plan_clear(plan, plan->number + 1);
         TCA_TRY(step_plan_add_item(plan, &item, eval->score.ids + start));
@@ -247,7 +247,7 @@ static enum tca_status continue_prompts(struct eval *eval, struct engine *engine
 
 static enum tca_status greedy(struct eval *eval, const struct group_run *run)
 {
-    struct engine_options options = {.chunk_tokens = (int)eval->options->chunk,
+    struct engine_options options = {.chunk_tokens = run->chunk_tokens,
                                      .max_sequences = eval->prompt_count,
                                      .max_positions =
                                          model_shard_config(run->shard)->max_positions};

@@ -7,7 +7,6 @@
 #include <string.h>
 
 enum {
-    DEFAULT_CHUNK_TOKENS = 1024,
     DEFAULT_SEQUENCES = 16,
     CHUNK_TOKENS_MAX = 1 << 20,
     SEQUENCES_MAX = 1024,
@@ -335,8 +334,7 @@ static enum tca_status read_settings(const Tca__Control__V1__Welcome *welcome,
     memcpy(settings->model_folder, folder->data, folder->len);
     settings->threads = (int32_t)welcome->threads;
     settings->kv_memory_bytes = (int64_t)welcome->kv_memory_bytes;
-    settings->chunk_tokens =
-        welcome->chunk_tokens == 0 ? DEFAULT_CHUNK_TOKENS : (int32_t)welcome->chunk_tokens;
+    settings->chunk_tokens = (int32_t)welcome->chunk_tokens;
     settings->max_sequences =
         welcome->max_sequences == 0 ? DEFAULT_SEQUENCES : (int32_t)welcome->max_sequences;
     settings->max_positions = (int64_t)welcome->max_tokens;

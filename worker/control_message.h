@@ -20,7 +20,7 @@ struct group_settings {
     int32_t device;          /* enum control_device */
     int32_t threads;         /* of a rank, 0: the host's cores shared by its ranks */
     int64_t kv_memory_bytes; /* 0: by what is free */
-    int32_t chunk_tokens;
+    int32_t chunk_tokens;    /* 0: by the device */
     int32_t max_sequences;
     int64_t max_positions; /* 0: the model's */
     int32_t has_dummy_weights;

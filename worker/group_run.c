@@ -71,7 +71,6 @@ static enum tca_status load(const struct rank *rank, struct rank_device *device,
     struct model_shard_options shard = {.model_folder = options->model_folder,
                                         .threads = threads < 1 ? 1 : threads,
                                         .kv_memory_bytes = (size_t)options->kv_memory_bytes,
-                                        .chunk_tokens = options->chunk_tokens,
                                         .max_sequences = options->max_sequences,
                                         .window_tokens = options->window_tokens,
                                         .refresh_every = options->refresh_every,
@@ -86,6 +85,8 @@ static enum tca_status load(const struct rank *rank, struct rank_device *device,
         .control = rank->group, .ranks = rank->group->ranks, .threads = shard.threads};
     if (status == TCA_OK) {
         shard.backend = run->backend = device->backend;
+        shard.chunk_tokens = run->chunk_tokens =
+            options->chunk_tokens == 0 ? device->backend->step_rows : options->chunk_tokens;
         shard.device = device->index;
         shard.ranks_on_device = device->ranks_on_device;
         status = model_shard_create(&shard, device->group, &run->shard, &error);

@@ -22,11 +22,11 @@ struct group_run_options {
     int local_ranks; /* threads of this process; 0: this process is one rank of an MPI world */
     int threads;     /* of a rank, 0: the cores shared by all ranks */
     int64_t kv_memory_bytes; /* of a rank, 0: by what is free */
-    int chunk_tokens;
-    int64_t window_tokens; /* of every selection; 0: the default */
-    int64_t refresh_every; /* 0: never */
-    const char *profile;   /* file; NULL: the model folder's */
-    int stripe_unit;       /* tokens; 0: the default */
+    int chunk_tokens;        /* 0: by the device */
+    int64_t window_tokens;   /* of every selection; 0: the default */
+    int64_t refresh_every;   /* 0: never */
+    const char *profile;     /* file; NULL: the model folder's */
+    int stripe_unit;         /* tokens; 0: the default */
     int max_sequences;
     bool has_dummy_weights;
     enum device_wish device;              /* local_ranks > 1: the CPU */
@@ -36,7 +36,7 @@ struct group_run_options {
     group_run_fn start, finish;
 };
 
-/* What a rank works with; ranks and threads as they turned out. */
+/* What a rank works with; ranks, threads and chunks as they turned out. */
 struct group_run {
     struct comm_group *control; /* borrowed */
     struct model_shard *shard;
@@ -44,6 +44,7 @@ struct group_run {
     const struct kernel_backend *backend;
     int ranks;
     int threads;
+    int chunk_tokens;
 };
 
 /* Load the model on every rank, call `lead` on rank 0 while the others follow, end the group. Any

@@ -115,7 +115,6 @@ static enum tca_status load(struct worker *worker, struct tca_error *error)
     struct model_shard_options options = {
         .model_folder = worker->settings.model_folder,
         .kv_memory_bytes = (size_t)worker->settings.kv_memory_bytes,
-        .chunk_tokens = worker->settings.chunk_tokens,
         .max_sequences = worker->settings.max_sequences,
         .has_dummy_weights = worker->settings.has_dummy_weights != 0,
         .max_positions = worker->settings.max_positions,
@@ -126,6 +125,9 @@ static enum tca_status load(struct worker *worker, struct tca_error *error)
 
     TCA_TRY(rank_device_open(device_wish(worker), worker->group, &worker->hosts,
                              worker->options->step_timeout_ms, &worker->device, error));
+    if (worker->settings.chunk_tokens == 0)
+        worker->settings.chunk_tokens = worker->device.backend->step_rows;
+    options.chunk_tokens = worker->settings.chunk_tokens;
     options.backend = worker->device.backend;
     options.device = worker->device.index;
     options.ranks_on_device = worker->device.ranks_on_device;
@@ -138,8 +140,9 @@ static enum tca_status load(struct worker *worker, struct tca_error *error)
     if (lockstep_create(worker->device.group, worker->shard, worker->options->step_timeout_ms,
                         &worker->lockstep) != TCA_OK)
         return tca_fail(error, TCA_ERR_NO_MEMORY, "no memory for the step plan");
-    log_info("rank %d: %s on %s, %zu bytes of weights, %zu of workspace, %zu for KV: %lld tokens",
-             worker->group->rank, worker->report.device, worker->report.host,
+    log_info("rank %d: %s on %s, %d tokens a prefill step, %zu bytes of weights, %zu of workspace, "
+             "%zu for KV: %lld tokens",
+             worker->group->rank, worker->report.device, worker->report.host, options.chunk_tokens,
              worker->report.facts.weight_bytes, worker->report.facts.workspace_bytes,
              worker->report.facts.kv_bytes, (long long)worker->report.facts.kv_capacity_tokens);
     return TCA_OK;

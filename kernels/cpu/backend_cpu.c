@@ -68,6 +68,7 @@ static enum tca_status zero(struct kernel_queue *queue, void *device, size_t byt
 static const struct kernel_backend backend_cpu = {
     .name = "cpu",
     .activation = KERNEL_F32,
+    .step_rows = 1024,
     .queue_create = queue_create,
     .queue_destroy = cpu_queue_destroy,
     .queue_wait = queue_wait,

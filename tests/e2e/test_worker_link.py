@@ -209,7 +209,7 @@ class WorkerLink(unittest.TestCase):
             group.hello(self.secret)
             welcome = group.receive("welcome")
             self.assertEqual((welcome.window_tokens, welcome.refresh_every, welcome.profile,
-                              welcome.chunk_tokens), (256, 64, told, 1024))
+                              welcome.chunk_tokens), (256, 64, told, 0))
             self.service.clean()
         with self.assertRaises(RuntimeError):
             self.start(profile="no/such.json")

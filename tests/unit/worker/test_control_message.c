@@ -57,7 +57,7 @@ static void a_welcome_sets_what_it_names_and_the_defaults(void **state)
     assert_string_equal(settings.model_folder, "/models/x");
     assert_int_equal(settings.device, CONTROL_DEVICE_AUTO);
     assert_int_equal(settings.threads, 0);
-    assert_int_equal(settings.chunk_tokens, 1024);
+    assert_int_equal(settings.chunk_tokens, 0);
     assert_true(settings.max_sequences > 0);
     assert_int_equal(settings.is_refused, 0);
     welcome.threads = 3;

@@ -72,6 +72,31 @@ static void every_chunk_size_gives_the_same_answers(void **state)
     }
 }
 
+static enum tca_status look_at_the_chunk(void *context, const struct group_run *run)
+{
+    const struct group_run_options *options = context;
+
+    assert_int_equal(run->chunk_tokens, 48);
+    assert_int_equal(model_shard_limits(run->shard).tokens, 48 + options->max_sequences);
+    return TCA_OK;
+}
+
+static void the_device_says_how_long_a_chunk_is(void **state)
+{
+    struct kernel_backend backend = *kernel_backend_cpu();
+    struct group_run_options options = {.model_folder = scene_folder,
+                                        .local_ranks = 2,
+                                        .threads = 1,
+                                        .kv_memory_bytes = 16 << 20,
+                                        .max_sequences = 4,
+                                        .has_dummy_weights = true,
+                                        .backend = &backend};
+
+    (void)state;
+    backend.step_rows = 48;
+    assert_int_equal(group_run(&options, look_at_the_chunk, &options), TCA_OK);
+}
+
 /* The same questions, one after another. */
 static void ask_in_turn(struct scene *scene)
 {
@@ -505,6 +530,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_number_of_ranks_gives_the_same_answers),
         cmocka_unit_test(every_chunk_size_gives_the_same_answers),
+        cmocka_unit_test(the_device_says_how_long_a_chunk_is),
         cmocka_unit_test(questions_together_answer_as_alone),
         cmocka_unit_test(a_document_and_a_question_equal_one_prompt),
         cmocka_unit_test(an_end_token_ends_the_answer_and_is_not_part_of_it),
