@@ -46,20 +46,41 @@ struct nccl_group {
     int64_t marked_ms;
 };
 
-/* With the mutex held, or before the watcher runs. A part's mutex is always taken before its whole's. */
-static enum tca_status fail(struct nccl_group *group, const char *what, const char *why)
+/* With the mutex held. */
+static void note_failure(struct nccl_group *group, const char *what, const char *why)
 {
-    if (!group->has_failed && group->whole != NULL) {
-        pthread_mutex_lock(&group->whole->mutex);
-        (void)fail(group->whole, what, why);
-        pthread_mutex_unlock(&group->whole->mutex);
-    }
     if (!group->has_failed)
         log_error("rank %d: %s: %s", group->base.rank, what, why);
     group->has_failed = true;
+}
+
+/* With the mutex held. */
+static void abort_comm(struct nccl_group *group)
+{
     if (group->comm != NULL)
         (void)ncclCommAbort(group->comm);
     group->comm = NULL;
+}
+
+/* With the mutex held, or before the watcher runs. A part's mutex is always taken before its whole's.
+ * The whole knows before the part's work is let go, for what that leaves must not be used; and is
+ * aborted after it, for an abort may wait for what is on the device. */
+static enum tca_status fail(struct nccl_group *group, const char *what, const char *why)
+{
+    struct nccl_group *whole = group->whole;
+
+    if (whole != NULL) {
+        pthread_mutex_lock(&whole->mutex);
+        note_failure(whole, what, why);
+        pthread_mutex_unlock(&whole->mutex);
+    }
+    note_failure(group, what, why);
+    abort_comm(group);
+    if (whole != NULL) {
+        pthread_mutex_lock(&whole->mutex);
+        abort_comm(whole);
+        pthread_mutex_unlock(&whole->mutex);
+    }
     return TCA_ERR_COMM;
 }
 

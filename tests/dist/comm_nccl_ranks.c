@@ -1,6 +1,6 @@
-/* One rank of the tests of comm/nccl, on a GPU of its own: checks the sums and the control
- * messages, or that a rank which does not take part is noticed, in a sum or in begun ones. Exit
- * status 0: this rank saw what it should see; 77: too few GPUs. */
+/* One rank of the tests of comm/nccl, on a GPU of its own: checks sums, exchanges and control
+ * messages, or that a rank which does not take part is noticed, in a sum, in begun ones or in a part.
+ * Exit status 0: this rank saw what it should see; 77: too few GPUs. */
 #include "tests/support/check.h"
 #include "tests/support/collectives.h"
 
@@ -276,6 +276,50 @@ static const char *miss_last_rank(const struct rank *rank, void *device, bool is
     return NULL;
 }
 
+/* From every rank, in a part that is all of the group. */
+static enum tca_status exchange_in(const struct rank *rank, struct comm_group *part, char *device)
+{
+    enum { BYTES = 4000 };
+
+    TCA_TRY(part->ops->all_gather(part, device, device + part->rank * BYTES, BYTES, rank->queue));
+    return rank->backend->queue_wait(rank->queue);
+}
+
+/* The same in a part, which fails its group. */
+static const char *miss_last_rank_of(const struct rank *rank, struct comm_group *part, void *device)
+{
+    struct comm_group *group = rank->group;
+    int64_t start_ms;
+
+    if (exchange_in(rank, part, device) != TCA_OK)
+        return "the first exchange failed";
+    if (group->rank == group->ranks - 1) {
+        clock_sleep_ms(ABSENCE_MS);
+        return NULL;
+    }
+    start_ms = clock_monotonic_ms();
+    (void)exchange_in(rank, part, device);
+    if (clock_monotonic_ms() - start_ms > (TIMEOUT_MS + ABSENCE_MS) / 2)
+        return "the wait did not end in time";
+    if (part->ops->poll_error(part) != TCA_ERR_COMM ||
+        group->ops->poll_error(group) != TCA_ERR_COMM ||
+        group->ops->all_reduce_sum(group, device, 1, KERNEL_F32, rank->queue) != TCA_ERR_COMM)
+        return "the missing rank was not noticed";
+    return NULL;
+}
+
+static const char *miss_in_part(const struct rank *rank, void *device)
+{
+    struct comm_group *part;
+    const char *fault;
+
+    if (rank->group->ops->split(rank->group, 0, rank->group->ranks, &part) != TCA_OK)
+        return "split failed";
+    fault = miss_last_rank_of(rank, part, device);
+    part->ops->destroy(part);
+    return fault;
+}
+
 static const char *check_exchanges(const struct rank *rank, int device)
 {
     struct collectives_device where = {
@@ -285,9 +329,22 @@ static const char *check_exchanges(const struct rank *rank, int device)
     return fault == NULL ? collectives_check_parts(rank->group, &where) : fault;
 }
 
-static const char *check(struct comm_group *control, const char *how)
+static const char *run_check(const struct rank *rank, const char *what, void *device, void *host)
 {
-    const bool is_loss = strcmp(how, "collectives") != 0;
+    const char *fault;
+
+    if (strcmp(what, "loss_in_part") == 0)
+        return miss_in_part(rank, device);
+    if (strcmp(what, "collectives") != 0)
+        return miss_last_rank(rank, device, strcmp(what, "begun_loss") == 0);
+    fault = check_collectives(rank, device, host);
+    if (fault == NULL)
+        fault = check_begun(rank);
+    return fault == NULL ? check_exchanges(rank, rank->queue->device) : fault;
+}
+
+static const char *check(struct comm_group *control, const char *what)
+{
     struct rank rank = {.backend = kernel_backend_cuda()};
     void *host = calloc(COUNT_MAX + 1, sizeof(float));
     struct tca_error error = {.text = ""};
@@ -301,14 +358,7 @@ static const char *check(struct comm_group *control, const char *how)
         free(host);
         return "the group could not be made";
     }
-    if (is_loss)
-        fault = miss_last_rank(&rank, device, strcmp(how, "begun_loss") == 0);
-    else
-        fault = check_collectives(&rank, device, host);
-    if (!is_loss && fault == NULL)
-        fault = check_begun(&rank);
-    if (!is_loss && fault == NULL)
-        fault = check_exchanges(&rank, control->rank);
+    fault = run_check(&rank, what, device, host);
     rank.backend->queue_destroy(rank.queue);
     rank.group->ops->destroy(rank.group);
     rank.backend->free(control->rank, device, (COUNT_MAX + 1) * sizeof(float));
