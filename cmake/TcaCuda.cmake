@@ -42,6 +42,7 @@ if(TCA_CUDA)
     target_include_directories(nccl SYSTEM INTERFACE ${NCCL_INCLUDE})
     set(CMAKE_CUDA_STANDARD 17)
     set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+    string(APPEND CMAKE_CUDA_FLAGS " --compress-mode=size") # every program holds all kernels
     set(TCA_HAS_CUDA ON)
     set(TCA_HAS_CUDNN OFF)
     find_cudnn_frontend()
