@@ -11,6 +11,7 @@
 #define KERNELS_BACKEND_H
 
 #include "base/status.h"
+#include "kernels/dummy.h"
 #include "kernels/select.h"
 
 #include <stdbool.h>
@@ -128,6 +129,12 @@ struct kernel_backend {
      * the backend adds in an order of its own. */
     enum tca_status (*weight_create_parts)(struct kernel_queue *queue, const uint16_t *host_rows,
                                            int rows, const int *part_cols, int parts,
+                                           struct kernel_weight **weight_out);
+    /* Optional. weight_create from made-up numbers, without a host's array: `count` runs of rows (host
+     * array), one below the other, all of `cols` columns. NULL: the caller makes them on the host.
+     * TCA_ERR_NO_MEMORY. */
+    enum tca_status (*weight_create_dummy)(struct kernel_queue *queue,
+                                           const struct dummy_rows *runs, int count, int cols,
                                            struct kernel_weight **weight_out);
     void (*weight_destroy)(struct kernel_queue *queue, struct kernel_weight *weight);
     size_t (*weight_bytes)(const struct kernel_weight *weight);

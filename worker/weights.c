@@ -31,14 +31,6 @@ static int64_t vector_room(int64_t floats)
     return (floats + VECTOR_ALIGNMENT - 1) / VECTOR_ALIGNMENT * VECTOR_ALIGNMENT;
 }
 
-/* splitmix64's finaliser: neighbouring inputs give unrelated outputs. */
-static uint64_t mix(uint64_t value)
-{
-    value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9U;
-    value = (value ^ (value >> 27)) * 0x94d049bb133111ebU;
-    return value ^ (value >> 31);
-}
-
 static uint64_t hash_name(const char *name)
 {
     uint64_t hash = 0xcbf29ce484222325U; /* FNV-1a */
@@ -46,14 +38,6 @@ static uint64_t hash_name(const char *name)
     for (; *name != '\0'; name++)
         hash = (hash ^ (uint8_t)*name) * 0x100000001b3U;
     return hash;
-}
-
-/* Uniform in [-1, 1) with 8 significant bits, so that bf16 holds it exactly, times 2^-scale. */
-static float dummy_value(uint64_t seed, int64_t index, int scale)
-{
-    int32_t byte = (int32_t)(mix(seed + (uint64_t)index) >> 56) - 128;
-
-    return (float)byte / (float)(128 << scale);
 }
 
 /* About 1 / sqrt(cols), a power of two. */
@@ -75,35 +59,44 @@ static void tensor_name(const struct loader *loader, const char *name,
         snprintf(full_out, TENSOR_NAME_BYTES, "model.layers.%d.%s", loader->layer, name);
 }
 
+/* Without files: the numbers of a part. */
+static struct dummy_rows dummy_rows(const struct loader *loader, const struct tensor_part *part)
+{
+    char name[TENSOR_NAME_BYTES];
+
+    tensor_name(loader, part->name, name);
+    return (struct dummy_rows){.seed = hash_name(name),
+                               .first = part->row_first * part->full_cols + part->col_first,
+                               .stride = part->full_cols,
+                               .rows = part->rows,
+                               .scale = dummy_scale(part->full_cols)};
+}
+
+static void make_matrix_part(const struct loader *loader, const struct tensor_part *part,
+                             uint16_t *out)
+{
+    struct dummy_rows rows = dummy_rows(loader, part);
+
+    for (int64_t row = 0; row < part->rows; row++)
+        for (int64_t col = 0; col < part->cols; col++)
+            out[row * part->cols + col] =
+                dummy_bf16(rows.seed, rows.first + row * rows.stride + col, rows.scale);
+}
+
 static enum tca_status read_matrix_part(const struct loader *loader, const struct tensor_part *part,
                                         uint16_t *out)
 {
     char name[TENSOR_NAME_BYTES];
     struct weight_tensor tensor;
-    uint64_t seed;
-    int scale;
 
-    tensor_name(loader, part->name, name);
-    if (loader->files != NULL) {
-        TCA_TRY(weight_files_find(loader->files, name, part->full_rows, part->full_cols, &tensor,
-                                  loader->error));
-        weight_tensor_read_bf16(&tensor, part->row_first, part->rows, part->col_first, part->cols,
-                                out);
+    if (loader->files == NULL) {
+        make_matrix_part(loader, part, out);
         return TCA_OK;
     }
-    seed = hash_name(name);
-    scale = dummy_scale(part->full_cols);
-    for (int64_t row = 0; row < part->rows; row++) {
-        for (int64_t col = 0; col < part->cols; col++) {
-            int64_t index = (part->row_first + row) * part->full_cols + part->col_first + col;
-            union {
-                float value;
-                uint32_t bits;
-            } element = {.value = dummy_value(seed, index, scale)};
-
-            out[row * part->cols + col] = (uint16_t)(element.bits >> 16);
-        }
-    }
+    tensor_name(loader, part->name, name);
+    TCA_TRY(weight_files_find(loader->files, name, part->full_rows, part->full_cols, &tensor,
+                              loader->error));
+    weight_tensor_read_bf16(&tensor, part->row_first, part->rows, part->col_first, part->cols, out);
     return TCA_OK;
 }
 
@@ -129,38 +122,67 @@ static enum tca_status create_matrix(const struct device *device, const uint16_t
     return backend->weight_create(device->queue, host, rows, cols, use->keep_rows, weight_out);
 }
 
-/* Stack `count` parts of equal width into one device matrix. */
-static enum tca_status load_matrix(const struct loader *loader, const struct tensor_part *parts,
-                                   int count, const struct matrix_use *use,
+/* Stack `count` parts of equal width, `rows` in all, on the host and give them to the device. */
+static enum tca_status read_matrix(const struct loader *loader, const struct tensor_part *parts,
+                                   int count, int64_t rows, const struct matrix_use *use,
                                    struct kernel_weight **weight_out)
 {
-    const struct device *device = &loader->weights->device;
     enum tca_status status = TCA_OK;
-    int64_t rows = 0;
-    uint16_t *host; /* [rows, cols] bf16 */
-    uint16_t *next;
+    uint16_t *host = malloc((size_t)(rows * parts[0].cols) * sizeof(*host)); /* [rows, cols] bf16 */
+    uint16_t *next = host;
 
-    for (int i = 0; i < count; i++)
-        rows += parts[i].rows;
-    host = malloc((size_t)(rows * parts[0].cols) * sizeof(*host));
     if (host == NULL)
         return tca_fail(loader->error, TCA_ERR_NO_MEMORY, "no memory to read %s (%lld x %lld)",
                         parts[0].name, (long long)rows, (long long)parts[0].cols);
-    next = host;
     for (int i = 0; i < count && status == TCA_OK; i++) {
         status = read_matrix_part(loader, &parts[i], next);
         next += parts[i].rows * parts[i].cols;
     }
     if (status == TCA_OK) {
-        status = create_matrix(device, host, (int)rows, (int)parts[0].cols, use, weight_out);
-        if (status == TCA_OK)
-            loader->weights->bytes += device->backend->weight_bytes(*weight_out);
-        else
+        status = create_matrix(&loader->weights->device, host, (int)rows, (int)parts[0].cols, use,
+                               weight_out);
+        if (status != TCA_OK)
             tca_fail(loader->error, status, "cannot put %s on the device: %s", parts[0].name,
                      tca_status_text(status));
     }
     free(host);
     return status;
+}
+
+/* The same without files, where the device makes the numbers up. */
+static enum tca_status make_matrix(const struct loader *loader, const struct tensor_part *parts,
+                                   int count, struct kernel_weight **weight_out)
+{
+    const struct device *device = &loader->weights->device;
+    struct dummy_rows runs[FUSED_PARTS];
+    enum tca_status status;
+
+    for (int i = 0; i < count; i++)
+        runs[i] = dummy_rows(loader, &parts[i]);
+    status = device->backend->weight_create_dummy(device->queue, runs, count, (int)parts[0].cols,
+                                                  weight_out);
+    if (status != TCA_OK)
+        return tca_fail(loader->error, status, "cannot make %s up on the device: %s", parts[0].name,
+                        tca_status_text(status));
+    return TCA_OK;
+}
+
+/* Stack `count` parts of equal width into one device matrix. */
+static enum tca_status load_matrix(const struct loader *loader, const struct tensor_part *parts,
+                                   int count, const struct matrix_use *use,
+                                   struct kernel_weight **weight_out)
+{
+    const struct kernel_backend *backend = loader->weights->device.backend;
+    int64_t rows = 0;
+
+    for (int i = 0; i < count; i++)
+        rows += parts[i].rows;
+    if (loader->files == NULL && backend->weight_create_dummy != NULL)
+        TCA_TRY(make_matrix(loader, parts, count, weight_out));
+    else
+        TCA_TRY(read_matrix(loader, parts, count, rows, use, weight_out));
+    loader->weights->bytes += backend->weight_bytes(*weight_out);
+    return TCA_OK;
 }
 
 /* Upload host values to the next place among the vectors. */

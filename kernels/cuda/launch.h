@@ -16,6 +16,9 @@ extern "C" {
 /* out = bf16 of x. x: [count] f32. */
 void cuda_launch_to_bf16(cudaStream_t stream, uint16_t *out, const float *x, int count);
 
+/* out: [rows, cols] bf16. */
+void cuda_launch_dummy(cudaStream_t stream, uint16_t *out, const struct dummy_rows *rows, int cols);
+
 enum { GEMV_ROWS_MOST = 4 };
 
 /* Whether cuda_launch_gemv() takes a product; has_bias does not matter. */

@@ -21,6 +21,8 @@ enum tca_status cuda_zero(struct kernel_queue *queue, void *device, size_t bytes
 
 enum tca_status cuda_weight_create(struct kernel_queue *queue, const uint16_t *host_rows, int rows,
                                    int cols, bool keep_rows, struct kernel_weight **weight_out);
+enum tca_status cuda_weight_create_dummy(struct kernel_queue *queue, const struct dummy_rows *runs,
+                                         int count, int cols, struct kernel_weight **weight_out);
 void cuda_weight_destroy(struct kernel_queue *queue, struct kernel_weight *weight);
 size_t cuda_weight_bytes(const struct kernel_weight *weight);
 enum tca_status cuda_linear(struct kernel_queue *queue, void *out, enum kernel_dtype out_dtype,

@@ -13,6 +13,15 @@ static __global__ void to_bf16(uint16_t *out, const float *x, int count)
         out[i] = bf16_of_float(x[i]);
 }
 
+static __global__ void dummy(uint16_t *out, struct dummy_rows rows, int cols)
+{
+    int64_t row = blockIdx.x;
+
+    for (int col = threadIdx.x; col < cols; col += THREADS)
+        out[row * cols + col] =
+            dummy_bf16(rows.seed, rows.first + row * rows.stride + col, rows.scale);
+}
+
 static __global__ void embed(float *out, const uint16_t *table, int table_rows, int cols,
                              const int32_t *ids, int first_id)
 {
@@ -210,6 +219,12 @@ static __global__ void swiglu(uint16_t *out, const uint16_t *gate_up, int cols, 
 void cuda_launch_to_bf16(cudaStream_t stream, uint16_t *out, const float *x, int count)
 {
     to_bf16<<<(count + THREADS - 1) / THREADS, THREADS, 0, stream>>>(out, x, count);
+}
+
+void cuda_launch_dummy(cudaStream_t stream, uint16_t *out, const struct dummy_rows *rows, int cols)
+{
+    if (rows->rows > 0)
+        dummy<<<(unsigned)rows->rows, THREADS, 0, stream>>>(out, *rows, cols);
 }
 
 void cuda_launch_embed(cudaStream_t stream, float *out, const uint16_t *table, int table_rows,

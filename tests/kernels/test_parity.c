@@ -111,6 +111,37 @@ static void products_agree_again(void **state)
     products_agree(state);
 }
 
+/* Two runs of rows, out of matrices of other widths, are the numbers that the host would make. */
+static void dummy_weights_agree(void **state)
+{
+    (void)state;
+    enum { COLS = 321, FIRST = 19, ROWS = FIRST + 18 };
+    static const struct dummy_rows runs[] = {
+        {.seed = 3, .first = 5000000000, .stride = 321, .rows = FIRST, .scale = 5},
+        {.seed = 1ULL << 63, .first = 77, .stride = 4096, .rows = ROWS - FIRST, .scale = 0}};
+    const struct side *cuda = &sides[SIDE_CUDA];
+    struct kernel_weight *table;
+    void *out = put(cuda, NULL, sizeof(float[ROWS][COLS]));
+    int32_t ids[ROWS];
+
+    for (int i = 0; i < ROWS; i++)
+        ids[i] = i;
+    assert_int_equal(cuda->backend->weight_create_dummy(cuda->queue, runs, 2, COLS, &table),
+                     TCA_OK);
+    assert_int_equal(cuda->backend->weight_bytes(table), sizeof(uint16_t[ROWS][COLS]));
+    assert_int_equal(cuda->backend->embed(cuda->queue, out, table, ids, ROWS, 0), TCA_OK);
+    float *got = take(cuda, out, sizeof(float[ROWS][COLS]));
+    cuda->backend->weight_destroy(cuda->queue, table);
+    for (int i = 0; i < ROWS * COLS; i++) {
+        const struct dummy_rows *run = &runs[i / COLS >= FIRST];
+        int64_t row = i / COLS - (run == &runs[1] ? FIRST : 0);
+        float want = dummy_value(run->seed, run->first + row * run->stride + i % COLS, run->scale);
+
+        assert_memory_equal(&got[i], &want, sizeof(want));
+    }
+    free(got);
+}
+
 static void embed_agrees(void **state)
 {
     (void)state;
@@ -497,6 +528,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_agree),
         cmocka_unit_test(products_agree_again),
+        cmocka_unit_test(dummy_weights_agree),
         cmocka_unit_test(embed_agrees),
         cmocka_unit_test(residual_norm_agrees),
         cmocka_unit_test(rope_table_agrees),

@@ -468,6 +468,54 @@ static void every_failed_allocation_is_survived(void **state)
     }
 }
 
+/* A backend that makes dummy weights itself, as a GPU does. */
+
+static atomic_int matrices_made;
+
+static enum tca_status make_weight(struct kernel_queue *queue, const struct dummy_rows *runs,
+                                   int count, int cols, struct kernel_weight **weight_out)
+{
+    int64_t rows = 0;
+    uint16_t *host, *next;
+    enum tca_status status;
+
+    for (int i = 0; i < count; i++)
+        rows += runs[i].rows;
+    host = next = malloc((size_t)(rows * cols) * sizeof(*host));
+    assert_non_null(host);
+    for (int i = 0; i < count; i++)
+        for (int64_t row = 0; row < runs[i].rows; row++)
+            for (int64_t col = 0; col < cols; col++)
+                *next++ = dummy_bf16(runs[i].seed, runs[i].first + row * runs[i].stride + col,
+                                     runs[i].scale);
+    status = kernel_backend_cpu()->weight_create(queue, host, (int)rows, cols, true, weight_out);
+    free(host);
+    atomic_fetch_add(&matrices_made, 1);
+    return status;
+}
+
+static void answer(struct scene *scene)
+{
+    open_document(scene, 1, 40);
+    run_until_idle(scene);
+    open_question(scene, 1, 1, 9, 12, &greedy);
+    run_until_idle(scene);
+}
+
+static void a_device_makes_the_weights_that_the_host_would(void **state)
+{
+    struct scene host = {.play = answer}, device = {.play = answer, .ranks = 2};
+    struct kernel_backend maker = *kernel_backend_cpu();
+
+    (void)state;
+    maker.weight_create_dummy = make_weight;
+    device.backend = &maker;
+    assert_int_equal(perform(&host), TCA_OK);
+    assert_int_equal(perform(&device), TCA_OK);
+    assert_true(atomic_load(&matrices_made) > 2 * 2 * 4);
+    assert_same_answer(&host.question[1], &device.question[1]);
+}
+
 /* A device that fails in the middle of a step on one rank takes the group with it. */
 
 static atomic_int swiglus_left;
@@ -541,6 +589,7 @@ int main(void)
         cmocka_unit_test(wrong_requests_fail_alone),
         cmocka_unit_test(memory_that_one_rank_lacks_fails_the_open_on_all),
         cmocka_unit_test(every_failed_allocation_is_survived),
+        cmocka_unit_test(a_device_makes_the_weights_that_the_host_would),
         cmocka_unit_test(a_device_failure_ends_the_group),
     };
     return cmocka_run_group_tests_name("engine", tests, setup, teardown);
