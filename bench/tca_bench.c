@@ -1,6 +1,6 @@
 /* tca-bench: prefill and decode speed of a model on a group of ranks, through the engine and the
- * forward pass of tca-worker. One line, or one JSON object with --json, for each prompt length;
- * the median of the repetitions, after runs that do not count. */
+ * forward pass of tca-worker. One line, or one JSON object with --json, for each prompt length and
+ * setting; the median of the repetitions, after runs that do not count. */
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/settings.h"
@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PROMPTS_MAX = 32, REPEAT_MAX = 101 };
+enum { PROMPTS_MAX = 32, WORKLOADS_MAX = 32, BATCH_MAX = 1024, REPEAT_MAX = 101 };
 
 struct options {
     char *model;
@@ -30,6 +30,8 @@ struct options {
     int64_t chunk;
     int64_t repeat;
     int64_t warm_up;
+    int64_t warm_up_s;
+    char *settings;
     int64_t kv_memory;
     bool dummy_weights;
     bool json;
@@ -66,13 +68,18 @@ static const struct setting rows[] = {
     {SETTING_FIELD(struct options, window), .name = "window", .initial = "1024", .metavar = "N",
      .help = "last tokens that every rule keeps", .min = 64, .max = 65536},
     {SETTING_FIELD(struct options, batch), .name = "batch", .initial = "1", .metavar = "N",
-     .help = "questions that decode together", .min = 1, .max = 1024},
+     .help = "questions that decode together", .min = 1, .max = BATCH_MAX},
+    {SETTING_FIELD(struct options, settings), .name = "settings",
+     .metavar = "RULE:KEEP/RULE:KEEP/BATCH[,..]",
+     .help = "several of --prefill-rule, --rule and --batch, one after the other on one model"},
     {SETTING_FIELD(struct options, chunk), .name = "chunk", .metavar = "N",
      .help = "prefill tokens of one step; 0: 1024 on CPUs, 8192 on GPUs", .max = 1 << 20},
     {SETTING_FIELD(struct options, repeat), .name = "repeat", .initial = "3", .metavar = "N",
      .help = "runs that count", .min = 1, .max = REPEAT_MAX},
     {SETTING_FIELD(struct options, warm_up), .name = "warm-up", .initial = "1", .metavar = "N",
      .help = "runs before that do not", .max = REPEAT_MAX},
+    {SETTING_FIELD(struct options, warm_up_s), .name = "warm-up-s", .metavar = "SECONDS",
+     .help = "repeat the first measurement so long before anything counts", .max = 3600},
     {SETTING_FIELD(struct options, kv_memory), .name = "kv-memory", .metavar = "BYTES",
      .help = "KV memory of a rank; 0: half of what is free", .is_bytes = true},
     {SETTING_FIELD(struct options, dummy_weights), .name = "dummy-weights",
@@ -83,11 +90,20 @@ static const struct setting rows[] = {
 static const struct settings_table table = {
     .program = "tca-bench", .rows = rows, .count = sizeof(rows) / sizeof(*rows)};
 
+/* What is measured at every prompt length. */
+struct workload {
+    char prefill_rule[32], rule[32];
+    struct sparsity prefill, question;
+    int batch;
+};
+
 struct bench {
     const struct options *options;
     const struct group_run *run;
     struct engine *engine;
-    struct sparsity prefill, question;
+    int workloads;
+    struct workload workload[WORKLOADS_MAX];
+    const struct workload *now;
     struct engine_usage usage; /* of the question that ended last */
     int is_ready;              /* the document is */
     int first_tokens;          /* questions that have given their first */
@@ -99,6 +115,10 @@ struct measurement {
     double prefill_s;
     double question_s; /* the questions' own passes */
     double decode_s;   /* of decode_tokens for every question of the batch */
+};
+
+struct runs {
+    double prefill_s[REPEAT_MAX], question_s[REPEAT_MAX], decode_s[REPEAT_MAX];
 };
 
 static void watch(void *context, const struct engine_event *event)
@@ -157,7 +177,7 @@ static enum tca_status send_document(struct bench *bench, uint64_t key, int64_t 
         state = state * 6364136223846793005U + 1442695040888963407U;
         ids[i] = (int32_t)((state >> 33) % (uint64_t)vocab);
     }
-    engine_open_document(bench->engine, key, tokens, &bench->prefill);
+    engine_open_document(bench->engine, key, tokens, &bench->now->prefill);
     engine_receive_document(bench->engine, key, ids, tokens);
     free(ids);
     return TCA_OK;
@@ -172,7 +192,7 @@ static enum tca_status send_question(struct bench *bench, uint64_t document, int
                                      .tokens = options->question_tokens,
                                      .max_tokens = options->decode_tokens + 1,
                                      .sampling = {.top_p = 1.0, .repetition_penalty = 1.0},
-                                     .sparsity = bench->question};
+                                     .sparsity = bench->now->question};
     int32_t *ids = malloc((size_t)params.tokens * sizeof(*ids));
 
     if (ids == NULL)
@@ -188,7 +208,7 @@ static enum tca_status send_question(struct bench *bench, uint64_t document, int
 static enum tca_status measure_decode(struct bench *bench, uint64_t document,
                                       struct measurement *out)
 {
-    int batch = (int)bench->options->batch;
+    int batch = bench->now->batch;
     int64_t start_ns = clock_monotonic_ns();
 
     for (int i = 0; i < batch; i++)
@@ -205,7 +225,7 @@ static enum tca_status measure(struct bench *bench, int64_t tokens, struct measu
 {
     const struct model_config *config = model_shard_config(bench->run->shard);
     struct engine_options options = {.chunk_tokens = bench->run->chunk_tokens,
-                                     .max_sequences = (int)bench->options->batch,
+                                     .max_sequences = bench->now->batch,
                                      .max_positions = config->max_positions};
     const uint64_t key = 1;
     bool is_busy = true;
@@ -244,64 +264,87 @@ static double median(double *values, int count)
     return count % 2 != 0 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
 }
 
+/* ,"name":[values] */
+static void print_runs(const char *name, const double *values, int count)
+{
+    printf(",\"%s\":[", name);
+    for (int i = 0; i < count; i++)
+        printf("%s%.6f", i == 0 ? "" : ",", values[i]);
+    printf("]");
+}
+
+/* All but the runs and the closing brace. */
 static void print_json(const struct bench *bench, int64_t tokens, const struct measurement *result)
 {
     const struct options *options = bench->options;
+    const struct workload *now = bench->now;
 
     printf("{\"model\":\"%s\",\"device\":\"%s\",\"ranks\":%d,\"threads\":%d,"
            "\"chunk_tokens\":%d,\"prompt_tokens\":%lld,\"prefill_rule\":\"%s\","
            "\"prefill_keep\":%g,\"question_tokens\":%lld,\"rule\":\"%s\",\"keep\":%g,"
-           "\"batch\":%lld,\"decode_tokens\":%lld,\"repeat\":%lld,"
+           "\"batch\":%d,\"decode_tokens\":%lld,\"repeat\":%lld,"
            "\"prefill_s\":%.6f,\"prefill_tokens_per_s\":%.2f,\"question_s\":%.6f,"
            "\"decode_s\":%.6f,\"decode_tokens_per_s\":%.2f,\"kept_share\":%.6f,"
-           "\"core_cache_bytes\":%lld,\"full_kv_bytes\":%lld}\n",
+           "\"core_cache_bytes\":%lld,\"full_kv_bytes\":%lld",
            options->model, bench->run->backend->name, bench->run->ranks, bench->run->threads,
-           bench->run->chunk_tokens, (long long)tokens, options->prefill_rule,
-           options->prefill_keep, (long long)options->question_tokens, options->rule, options->keep,
-           (long long)options->batch, (long long)options->decode_tokens, (long long)options->repeat,
-           result->prefill_s, (double)tokens / result->prefill_s, result->question_s,
-           result->decode_s, (double)(options->batch * options->decode_tokens) / result->decode_s,
+           bench->run->chunk_tokens, (long long)tokens, now->prefill_rule, now->prefill.keep,
+           (long long)options->question_tokens, now->rule, now->question.keep, now->batch,
+           (long long)options->decode_tokens, (long long)options->repeat, result->prefill_s,
+           (double)tokens / result->prefill_s, result->question_s, result->decode_s,
+           (double)(now->batch * options->decode_tokens) / result->decode_s,
            bench->usage.kept_share, (long long)bench->usage.core_cache_bytes,
            (long long)bench->usage.full_kv_bytes);
 }
-
-static void print_result(const struct bench *bench, int64_t tokens,
-                         const struct measurement *result)
+static void print_line(const struct bench *bench, int64_t tokens, const struct measurement *result)
 {
     const struct options *options = bench->options;
+    const struct workload *now = bench->now;
 
-    if (options->json)
-        print_json(bench, tokens, result);
-    else
-        printf("%d rank%s x %d thread%s  prefill %lld tokens: %.1f tokens/s (%.3f s)  question "
-               "%.1f ms  decode %lld x %lld tokens: %.1f tokens/s (%.3f ms a step)  kept %.4f\n",
-               bench->run->ranks, bench->run->ranks == 1 ? "" : "s", bench->run->threads,
-               bench->run->threads == 1 ? "" : "s", (long long)tokens,
-               (double)tokens / result->prefill_s, result->prefill_s, result->question_s * 1e3,
-               (long long)options->batch, (long long)options->decode_tokens,
-               (double)(options->batch * options->decode_tokens) / result->decode_s,
-               result->decode_s * 1e3 / (double)options->decode_tokens, bench->usage.kept_share);
+    printf("%d rank%s x %d thread%s  prefill %lld tokens (%s %g): %.1f tokens/s (%.3f s)  question "
+           "(%s %g) %.1f ms  decode %d x %lld tokens: %.1f tokens/s (%.3f ms a step)  kept %.4f\n",
+           bench->run->ranks, bench->run->ranks == 1 ? "" : "s", bench->run->threads,
+           bench->run->threads == 1 ? "" : "s", (long long)tokens, now->prefill_rule,
+           now->prefill.keep, (double)tokens / result->prefill_s, result->prefill_s, now->rule,
+           now->question.keep, result->question_s * 1e3, now->batch,
+           (long long)options->decode_tokens,
+           (double)(now->batch * options->decode_tokens) / result->decode_s,
+           result->decode_s * 1e3 / (double)options->decode_tokens, bench->usage.kept_share);
+}
+
+/* Prints the medians; sorts the runs. */
+static void report(const struct bench *bench, int64_t tokens, struct runs *runs)
+{
+    int repeat = (int)bench->options->repeat;
+    struct measurement result = {.prefill_s = median(runs->prefill_s, repeat),
+                                 .question_s = median(runs->question_s, repeat),
+                                 .decode_s = median(runs->decode_s, repeat)};
+
+    if (bench->options->json) {
+        print_json(bench, tokens, &result);
+        print_runs("prefill_runs_s", runs->prefill_s, repeat);
+        print_runs("question_runs_s", runs->question_s, repeat);
+        print_runs("decode_runs_s", runs->decode_s, repeat);
+        printf("}\n");
+    } else {
+        print_line(bench, tokens, &result);
+    }
     fflush(stdout);
 }
 
 static enum tca_status bench_length(struct bench *bench, int64_t tokens)
 {
-    double prefill_s[REPEAT_MAX], question_s[REPEAT_MAX], decode_s[REPEAT_MAX];
     struct measurement result;
-    int repeat = (int)bench->options->repeat;
+    struct runs runs;
 
     for (int i = 0; i < (int)bench->options->warm_up; i++)
         TCA_TRY(measure(bench, tokens, &result));
-    for (int i = 0; i < repeat; i++) {
+    for (int i = 0; i < (int)bench->options->repeat; i++) {
         TCA_TRY(measure(bench, tokens, &result));
-        prefill_s[i] = result.prefill_s;
-        question_s[i] = result.question_s;
-        decode_s[i] = result.decode_s;
+        runs.prefill_s[i] = result.prefill_s;
+        runs.question_s[i] = result.question_s;
+        runs.decode_s[i] = result.decode_s;
     }
-    result = (struct measurement){.prefill_s = median(prefill_s, repeat),
-                                  .question_s = median(question_s, repeat),
-                                  .decode_s = median(decode_s, repeat)};
-    print_result(bench, tokens, &result);
+    report(bench, tokens, &runs);
     return TCA_OK;
 }
 
@@ -324,6 +367,17 @@ static int parse_lengths(const char *text, int64_t lengths_out[PROMPTS_MAX])
     return 0;
 }
 
+/* So that caches, plans and clocks are those of a busy device. */
+static enum tca_status warm_up(struct bench *bench, int64_t tokens)
+{
+    int64_t end_ns = clock_monotonic_ns() + bench->options->warm_up_s * 1000000000;
+    struct measurement result;
+
+    while (clock_monotonic_ns() < end_ns)
+        TCA_TRY(measure(bench, tokens, &result));
+    return TCA_OK;
+}
+
 static enum tca_status lead(void *context, const struct group_run *run)
 {
     struct bench *bench = context;
@@ -331,19 +385,86 @@ static enum tca_status lead(void *context, const struct group_run *run)
     int count = parse_lengths(bench->options->prompt_tokens, lengths);
 
     bench->run = run;
+    bench->now = bench->workload;
+    TCA_TRY(warm_up(bench, lengths[0]));
     for (int i = 0; i < count; i++)
-        TCA_TRY(bench_length(bench, lengths[i]));
+        for (int j = 0; j < bench->workloads; j++) {
+            bench->now = &bench->workload[j];
+            TCA_TRY(bench_length(bench, lengths[i]));
+        }
     return TCA_OK;
 }
 
-static bool read_rule(const char *name, const char *rule, double keep,
-                      struct sparsity *sparsity_out)
+/* False: its rules are none, which was said. */
+static bool workload_complete(struct workload *load, const struct options *options)
 {
-    *sparsity_out = (struct sparsity){.keep = keep};
-    if (select_method_parse(rule, strlen(rule), &sparsity_out->method))
-        return true;
-    fprintf(stderr, "tca-bench: %s: \"%s\" is no rule\n", name, rule);
+    const char *rules[] = {load->prefill_rule, load->rule};
+    struct sparsity *sparsities[] = {&load->prefill, &load->question};
+
+    for (int i = 0; i < 2; i++)
+        if (!select_method_parse(rules[i], strlen(rules[i]), &sparsities[i]->method)) {
+            fprintf(stderr, "tca-bench: \"%s\" is no rule\n", rules[i]);
+            return false;
+        }
+    load->prefill.dense_below_tokens = options->dense_below;
+    return true;
+}
+
+/* "block:0.1/pooled:0.03/16": its length, 0: it is none. */
+static int workload_parse(const char *text, struct workload *load_out)
+{
+    int length = 0;
+
+    *load_out = (struct workload){.batch = 0};
+    if (sscanf(text, "%31[^:/,]:%lf/%31[^:/,]:%lf/%d%n", load_out->prefill_rule,
+               &load_out->prefill.keep, load_out->rule, &load_out->question.keep, &load_out->batch,
+               &length) < 5 ||
+        !(load_out->prefill.keep > 0 && load_out->prefill.keep <= 1) ||
+        !(load_out->question.keep > 0 && load_out->question.keep <= 1) || load_out->batch < 1 ||
+        load_out->batch > BATCH_MAX || (text[length] != ',' && text[length] != '\0'))
+        return 0;
+    return length;
+}
+
+static bool read_settings(struct bench *bench)
+{
+    const char *text = bench->options->settings;
+
+    for (int i = 0; i < WORKLOADS_MAX; i++) {
+        struct workload *load = &bench->workload[i];
+        int length = workload_parse(text, load);
+
+        if (length == 0)
+            break;
+        if (!workload_complete(load, bench->options))
+            return false;
+        bench->workloads = i + 1;
+        if (text[length] == '\0')
+            return true;
+        text += length + 1;
+    }
+    fprintf(stderr,
+            "tca-bench: settings: \"%s\" is no RULE:KEEP/RULE:KEEP/BATCH with shares of at most 1 "
+            "and a batch of at most %d, or more than %d of them\n",
+            text, BATCH_MAX, WORKLOADS_MAX);
     return false;
+}
+
+/* --settings, or the one that the options before it make. */
+static bool read_workloads(struct bench *bench)
+{
+    const struct options *options = bench->options;
+    struct workload *load = bench->workload;
+
+    if (options->settings != NULL)
+        return read_settings(bench);
+    *load = (struct workload){.prefill = {.keep = options->prefill_keep},
+                              .question = {.keep = options->keep},
+                              .batch = (int)options->batch};
+    snprintf(load->prefill_rule, sizeof(load->prefill_rule), "%s", options->prefill_rule);
+    snprintf(load->rule, sizeof(load->rule), "%s", options->rule);
+    bench->workloads = 1;
+    return workload_complete(load, options);
 }
 
 static int bench_all(const struct options *options)
@@ -354,7 +475,7 @@ static int bench_all(const struct options *options)
                                       .threads = (int)options->threads,
                                       .kv_memory_bytes = options->kv_memory,
                                       .chunk_tokens = (int)options->chunk,
-                                      .max_sequences = (int)options->batch,
+                                      .max_sequences = 1,
                                       .window_tokens = options->window,
                                       .has_dummy_weights = options->dummy_weights};
     struct bench bench = {.options = options};
@@ -364,10 +485,11 @@ static int bench_all(const struct options *options)
         fprintf(stderr, "tca-bench: --model DIR and --prompt-tokens N[,N..] are needed\n");
         return 2;
     }
-    if (!read_rule("prefill-rule", options->prefill_rule, options->prefill_keep, &bench.prefill) ||
-        !read_rule("rule", options->rule, options->keep, &bench.question))
+    if (!read_workloads(&bench))
         return 2;
-    bench.prefill.dense_below_tokens = options->dense_below;
+    for (int i = 0; i < bench.workloads; i++)
+        if (bench.workload[i].batch > group.max_sequences)
+            group.max_sequences = bench.workload[i].batch;
     return group_run(&group, lead, &bench) == TCA_OK ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
