@@ -1,9 +1,12 @@
 /* tca-bench-kernels: how close the CPU kernels come to what the processor can do.
  * Usage: tca-bench-kernels [--threads N] [--sparse] [--device cpu|cuda] [--json]
+ *                          [--prefill TOKENS:KEEP[,..]] [--chunk POSITION:KEEP[,..]]
+ *                          [--warm-up-s SECONDS]
  *
  * --sparse: instead of the single operations, the attention of one prefill chunk, sparse against
  * dense, at growing positions, in milliseconds by part. --device cuda: that, and decode steps over
- * core caches, on a GPU.
+ * core caches, on a GPU. --prefill, --chunk: only one layer's attention over whole documents (keep 1:
+ * dense) and that of single chunks, after a warm-up.
  *
  * Every figure stands beside the bf16 peak measured in the same second on the same threads: a
  * busy machine lowers both. */
@@ -19,7 +22,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { THREADS_MOST = 256, REPEATS = 7 };
+enum { THREADS_MOST = 256, REPEATS = 7, POINTS_MOST = 16 };
+
+/* "131072:0.1,131072:0.03" */
+struct points {
+    int count;
+    int64_t tokens[POINTS_MOST];
+    double keep[POINTS_MOST];
+};
 
 struct bench {
     const struct kernel_backend *cpu;
@@ -28,6 +38,8 @@ struct bench {
     int threads;
     bool is_json;
     bool is_sparse;
+    struct points prefills, chunks;
+    double warm_up_s; /* of prefills and chunks */
 };
 
 /* Times one call of an operation; flops and bytes are what one call does. */
@@ -204,14 +216,58 @@ static void bench_linear(struct bench *bench, int out, int in)
     bench->cpu->free(0, c.x, most * (size_t)in * 2);
 }
 
+static struct points parse_points(const char *text)
+{
+    struct points points = {.count = 0};
+    long long tokens;
+    double keep;
+    int length = 0;
+
+    for (const char *next = text;; next += length + 1) {
+        if (points.count == POINTS_MOST ||
+            sscanf(next, "%lld:%lf%n", &tokens, &keep, &length) < 2 || tokens < 1 ||
+            tokens > INT32_MAX || !(keep > 0 && keep <= 1) ||
+            (next[length] != ',' && next[length] != '\0'))
+            die("--prefill and --chunk take up to 16 of TOKENS:KEEP with a comma between them, "
+                "KEEP "
+                "above 0 and at most 1");
+        points.tokens[points.count] = tokens;
+        points.keep[points.count++] = keep;
+        if (next[length] == '\0')
+            return points;
+    }
+}
+
+/* False: none are asked for. */
+static bool bench_points(const struct bench *bench, const struct sparse_bench *sparse)
+{
+    const int chunk = bench_chunk_tokens(sparse);
+    double warm_up_s = bench->warm_up_s;
+
+    for (int i = 0; i < bench->prefills.count; i++) {
+        int64_t tokens = bench->prefills.tokens[i];
+
+        if (tokens % chunk != 0 || tokens < 2 * chunk)
+            die("--prefill takes a multiple of the chunk (8192 tokens, on CPUs 1024), at least "
+                "two");
+        bench_prefill(sparse, tokens, bench->prefills.keep[i], warm_up_s);
+        warm_up_s = 0;
+    }
+    for (int i = 0; i < bench->chunks.count; i++)
+        bench_chunk(sparse, bench->chunks.tokens[i], bench->chunks.keep[i]);
+    return bench->prefills.count + bench->chunks.count > 0;
+}
+
 static void bench_all(struct bench *bench)
 {
+    struct sparse_bench sparse = {
+        .backend = bench->cpu, .threads = bench->threads, .is_json = bench->is_json};
+
     check(bench->cpu->queue_create(0, bench->threads, &bench->queue));
-    if (bench->is_sparse) {
-        bench_sparse(&(struct sparse_bench){.backend = bench->cpu,
-                                            .queue = bench->queue,
-                                            .threads = bench->threads,
-                                            .is_json = bench->is_json});
+    sparse.queue = bench->queue;
+    if (bench_points(bench, &sparse) || bench->is_sparse) {
+        if (bench->is_sparse)
+            bench_sparse(&sparse);
         bench->cpu->queue_destroy(bench->queue);
         return;
     }
@@ -232,26 +288,28 @@ static void bench_all(struct bench *bench)
     bench->cpu->queue_destroy(bench->queue);
 }
 
-static void bench_cuda(bool is_json)
+static void bench_cuda(const struct bench *bench)
 {
-    struct sparse_bench bench = {
-        .backend = kernel_backend_cuda(), .is_async = true, .is_json = is_json};
+    struct sparse_bench sparse = {
+        .backend = kernel_backend_cuda(), .is_async = true, .is_json = bench->is_json};
 
-    if (bench.backend == NULL)
+    if (sparse.backend == NULL)
         die("this build, or this machine, has no usable CUDA device");
-    check(bench.backend->queue_create(0, 1, &bench.queue));
-    bench_decode(&bench);
-    bench_sparse(&bench);
-    bench.backend->queue_destroy(bench.queue);
+    check(sparse.backend->queue_create(0, 1, &sparse.queue));
+    if (!bench_points(bench, &sparse)) {
+        bench_decode(&sparse);
+        bench_sparse(&sparse);
+    }
+    sparse.backend->queue_destroy(sparse.queue);
 }
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"threads", required_argument, NULL, 't'},
-                                            {"json", no_argument, NULL, 'j'},
-                                            {"sparse", no_argument, NULL, 's'},
-                                            {"device", required_argument, NULL, 'd'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"threads", required_argument, NULL, 't'},   {"json", no_argument, NULL, 'j'},
+        {"sparse", no_argument, NULL, 's'},          {"device", required_argument, NULL, 'd'},
+        {"prefill", required_argument, NULL, 'p'},   {"chunk", required_argument, NULL, 'c'},
+        {"warm-up-s", required_argument, NULL, 'w'}, {NULL, 0, NULL, 0}};
     struct bench bench = {.cpu = kernel_backend_cpu(), .threads = 0};
     const char *device = "cpu";
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -263,11 +321,18 @@ int main(int argc, char **argv)
             bench.is_sparse = true;
         else if (option == 'd')
             device = optarg;
+        else if (option == 'p')
+            bench.prefills = parse_points(optarg);
+        else if (option == 'c')
+            bench.chunks = parse_points(optarg);
+        else if (option == 'w')
+            bench.warm_up_s = atof(optarg);
         else
-            die("usage: tca-bench-kernels [--threads N] [--sparse] [--device cpu|cuda] [--json]");
+            die("usage: tca-bench-kernels [--threads N] [--sparse] [--device cpu|cuda] [--json] "
+                "[--prefill TOKENS:KEEP[,..]] [--chunk POSITION:KEEP[,..]] [--warm-up-s SECONDS]");
     }
     if (strcmp(device, "cuda") == 0) {
-        bench_cuda(bench.is_json);
+        bench_cuda(&bench);
         return 0;
     }
     if (strcmp(device, "cpu") != 0)
