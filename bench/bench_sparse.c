@@ -79,6 +79,7 @@ struct chunk {
 static int64_t chunk_move(struct chunk *c, int64_t earlier)
 {
     int64_t mean = select_budget(c->shape_case->keep, earlier, WINDOW);
+    const int64_t least = SELECT_BLOCK_TOKENS + WINDOW; /* of the rule: sinks and window */
     int64_t most = 0;
     int heads = c->shape.kv_heads;
 
@@ -87,6 +88,8 @@ static int64_t chunk_move(struct chunk *c, int64_t earlier)
         int place = i * 3 % heads;
 
         c->budgets[i] = c->is_ragged ? mean / 2 + mean * (2 * place + 1) / (2 * heads) : mean;
+        if (c->budgets[i] < least)
+            c->budgets[i] = least;
         most = c->budgets[i] > most ? c->budgets[i] : most;
     }
     return most;
