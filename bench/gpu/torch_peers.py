@@ -101,8 +101,7 @@ def chunks(args, tokens):
     call, note = attention(SDPBackend.CUDNN_ATTENTION, CHUNK, CHUNK, True)
     own = repeat(args, call)
     curves = [[(0, 0.0)] for _ in own]
-    for point in POINTS:
-        position = int(point * tokens) // CHUNK * CHUNK
+    for position in sorted({-(-int(point * tokens) // CHUNK) * CHUNK for point in POINTS}):
         call, _ = attention(SDPBackend.CUDNN_ATTENTION, CHUNK, position, False)
         for curve, ms in zip(curves, repeat(args, call)):
             curve.append((position, ms))
