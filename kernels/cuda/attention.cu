@@ -496,33 +496,65 @@ static __global__ void __launch_bounds__(T::THREADS)
     finish<T>(w, launch, tensors, acc, (float *)stages, lane);
 }
 
-enum { MERGE_THREADS = 256, SPLITS_MOST = ATTENTION_SPLITS_MAX };
+enum {
+    MERGE_PARTS = 4, /* of a row's splits, beside one another */
+    SPLITS_MOST = ATTENTION_SPLITS_MAX,
+    SPLITS_A_LANE = SPLITS_MOST / LANES,
+};
 
-static_assert((int)SPLITS_MOST <= (int)MERGE_THREADS, "a thread a split");
+static_assert((int)SPLITS_MOST % (int)LANES == 0, "every lane as many splits");
 
-/* Reduce over a block's threads; every thread gets the result. */
-template <class Combine>
-static __device__ float reduce_block(float value, float *shared, Combine combine)
-{
-    for (int offset = LANES / 2; offset > 0; offset /= 2)
-        value = combine(value, __shfl_xor_sync(0xffffffffu, value, offset));
-    __syncthreads(); /* what was there has been read */
-    if (threadIdx.x % LANES == 0)
-        shared[threadIdx.x / LANES] = value;
-    __syncthreads();
-    value = shared[0];
-    for (int warp = 1; warp < MERGE_THREADS / LANES; warp++)
-        value = combine(value, shared[warp]);
-    return value;
-}
+/* How much each split counts, and the row's sum of weights: every warp works it out for itself. */
+struct merge_shares {
+    float most, sum;
+    float factor[SPLITS_A_LANE]; /* of splits lane, lane + LANES, .. */
 
-/* Bring the splits of a row together: one block a row. A thread first has a split, then a column
- * of some of the splits, so that many loads are under way. */
-static __global__ void __launch_bounds__(MERGE_THREADS)
+    __device__ merge_shares(const float *partial, int64_t split_stride, int splits, int head_dim,
+                            int lane)
+    {
+        float mosts[SPLITS_A_LANE], sums[SPLITS_A_LANE];
+
+#pragma unroll
+        for (int i = 0; i < SPLITS_A_LANE; i++) {
+            const int split = lane + i * LANES;
+            const float *own = partial + split * split_stride + head_dim;
+
+            mosts[i] = split < splits ? own[0] : -INFINITY;
+            sums[i] = split < splits ? own[1] : 0.0f;
+        }
+        most = mosts[0];
+#pragma unroll
+        for (int i = 1; i < SPLITS_A_LANE; i++)
+            most = fmaxf(most, mosts[i]);
+        most = warp_max(most);
+        sum = 0;
+#pragma unroll
+        for (int i = 0; i < SPLITS_A_LANE; i++) {
+            factor[i] = fast_exp2(mosts[i] - (most == -INFINITY ? 0.0f : most));
+            sum += sums[i] * factor[i];
+        }
+        sum = warp_sum(sum);
+    }
+
+    __device__ float factor_of(int split) const
+    {
+        float own = factor[0];
+
+#pragma unroll
+        for (int i = 1; i < SPLITS_A_LANE; i++)
+            own = split / LANES == i ? factor[i] : own;
+        return __shfl_sync(0xffffffffu, own, split % LANES);
+    }
+};
+
+/* Bring the splits of a row together: one block a row, a thread a column of some of its splits, so
+ * that many loads are under way. */
+template <int COLUMNS>
+static __global__ void __launch_bounds__(COLUMNS *MERGE_PARTS)
     merge(const __grid_constant__ attention_launch launch, const attention_tensors tensors,
           int tile_rows)
 {
-    __shared__ float reduced[MERGE_THREADS / LANES], shrink[SPLITS_MOST], part[MERGE_THREADS];
+    __shared__ float values[MERGE_PARTS][COLUMNS];
     int which = 0;
     int tile = blockIdx.x; /* over all units' tiles and KV heads */
     const int head_dim = launch.shape.head_dim;
@@ -544,34 +576,29 @@ static __global__ void __launch_bounds__(MERGE_THREADS)
         (unit.first_partial + (int64_t)tile * unit.splits * tile_rows + blockIdx.y) * stride;
     const int64_t place = (int64_t)(unit.first_query + row / launch.group) * launch.shape.q_heads +
                           kv_head * launch.group + row % launch.group;
-    const bool has_split = (int)threadIdx.x < unit.splits;
-    const float *own = partial + threadIdx.x * split_stride + head_dim;
-    const float own_most = has_split ? own[0] : -INFINITY;
-    const float most =
-        reduce_block(own_most, reduced, [](float a, float b) { return fmaxf(a, b); });
-    const float factor = fast_exp2(own_most - (most == -INFINITY ? 0.0f : most));
-    const float sum = reduce_block(has_split ? own[1] * factor : 0.0f, reduced,
-                                   [](float a, float b) { return a + b; });
-    if (has_split)
-        shrink[threadIdx.x] = factor;
-    __syncthreads();
-
-    const int columns = (head_dim + LANES - 1) / LANES * LANES, parts = MERGE_THREADS / columns;
-    const int column = threadIdx.x % columns, first = threadIdx.x / columns;
+    const merge_shares shares(partial, split_stride, unit.splits, head_dim, threadIdx.x % LANES);
+    const int column = threadIdx.x % COLUMNS, part = threadIdx.x / COLUMNS;
     float value = 0;
-    if (column < head_dim && first < parts)
+
 #pragma unroll 8
-        for (int split = first; split < unit.splits; split += parts)
-            value += partial[split * split_stride + column] * shrink[split];
-    part[threadIdx.x] = value;
+    for (int split = part; split < unit.splits; split += MERGE_PARTS) {
+        const float factor = shares.factor_of(split);
+
+        if (column < head_dim)
+            value += partial[split * split_stride + column] * factor;
+    }
+    values[part][column] = value;
     __syncthreads();
-    if (first > 0 || column >= head_dim)
+    if (part > 0 || column >= head_dim)
         return;
-    for (int other = 1; other < parts; other++)
-        value += part[other * columns + column];
-    tensors.out[place * head_dim + column] = bf16_of_float(sum > 0 ? value / sum : 0.0f);
+#pragma unroll
+    for (int other = 1; other < MERGE_PARTS; other++)
+        value += values[other][column];
+    tensors.out[place * head_dim + column] =
+        bf16_of_float(shares.sum > 0 ? value / shares.sum : 0.0f);
     if (tensors.lse != NULL && column == 0)
-        tensors.lse[place] = sum > 0 ? most * 0.693147181f + logf(sum) : -INFINITY;
+        tensors.lse[place] =
+            shares.sum > 0 ? shares.most * 0.693147181f + logf(shares.sum) : -INFINITY;
 }
 
 template <class T>
@@ -624,5 +651,12 @@ void cuda_launch_attention_merge(cudaStream_t stream, const struct attention_lau
     for (int i = 0; i < launch->count; i++)
         tiles += launch->unit[i].tiles * launch->shape.kv_heads;
     int rows = attention_tile_rows(launch->tile);
-    chain_launch(stream, merge, dim3(tiles, rows), MERGE_THREADS, 0, *launch, *tensors, rows);
+    const dim3 grid(tiles, rows);
+
+    if (launch->shape.head_dim <= 64)
+        chain_launch(stream, merge<64>, grid, 64 * MERGE_PARTS, 0, *launch, *tensors, rows);
+    else if (launch->shape.head_dim <= 128)
+        chain_launch(stream, merge<128>, grid, 128 * MERGE_PARTS, 0, *launch, *tensors, rows);
+    else
+        chain_launch(stream, merge<256>, grid, 256 * MERGE_PARTS, 0, *launch, *tensors, rows);
 }

@@ -1,6 +1,7 @@
 /* Products of few rows by a matrix: bound by reading the matrix once. A warp has OUTPUTS rows of the
  * matrix, its lanes the columns in pieces of 16 bytes. The first pieces are asked for before the inputs
- * are there, the next ones while those before are multiplied. */
+ * are there, the next ones while those before are multiplied. The columns of matrices of few rows are
+ * shared by SPLITS warps, so that enough of them read. */
 #include "kernels/cuda/bf16.cuh"
 #include "kernels/cuda/chain.cuh"
 #include "kernels/cuda/launch.h"
@@ -9,8 +10,9 @@ enum {
     LANES = 32,
     WARPS = 8,
     OUTPUTS = 4,
-    AHEAD = 2, /* pieces of a lane and output under way */
-    PIECE = 8, /* elements of 16 bytes */
+    AHEAD = 2,              /* pieces of a lane and output under way */
+    PIECE = 8,              /* elements of 16 bytes */
+    SPLIT_ROWS_MOST = 8192, /* matrices of fewer rows have SPLITS warps a row */
 };
 
 /* How much of the matrix a kernel that waits for its inputs brings into the L2 cache meanwhile. */
@@ -92,61 +94,97 @@ static __device__ __forceinline__ void put(float *out, float value)
     *out = value;
 }
 
-template <int ROWS, class Out>
+/* The sums of SPLITS neighbouring warps, in the first of them. */
+template <int ROWS, int SPLITS>
+static __device__ __forceinline__ void join_splits(float (&sums)[OUTPUTS][ROWS], int warp, int lane)
+{
+    __shared__ float parts[WARPS][OUTPUTS * ROWS];
+
+    if (SPLITS == 1)
+        return;
+    if (lane == 0)
+#pragma unroll
+        for (int i = 0; i < OUTPUTS * ROWS; i++)
+            parts[warp][i] = sums[i / ROWS][i % ROWS];
+    __syncthreads();
+#pragma unroll
+    for (int split = 1; split < SPLITS; split++)
+        if (warp % SPLITS == 0)
+#pragma unroll
+            for (int i = 0; i < OUTPUTS * ROWS; i++)
+                sums[i / ROWS][i % ROWS] += parts[warp + split][i];
+}
+
+template <int ROWS, int SPLITS, class Out>
 static __global__ void __launch_bounds__(WARPS *LANES) gemv(const gemv_args args)
 {
-    const int lane = threadIdx.x % LANES;
-    const int first = (blockIdx.x * WARPS + threadIdx.x / LANES) * OUTPUTS;
+    const int lane = threadIdx.x % LANES, warp = threadIdx.x / LANES;
+    const int first = (blockIdx.x * WARPS + warp) / SPLITS * OUTPUTS;
+    const int first_piece = warp % SPLITS * LANES + lane;
     const int pieces = args.in / PIECE;
     const uint16_t *rows[OUTPUTS];
     stage ahead[AHEAD];
     float sums[OUTPUTS][ROWS] = {};
 
-    chain_let_next_begin();
 #pragma unroll
     for (int i = 0; i < OUTPUTS; i++)
         rows[i] = args.weight + (int64_t)min(first + i, args.outs - 1) * args.in;
 #pragma unroll
     for (int i = 0; i < AHEAD; i++)
-        ahead[i].load(rows, lane + i * LANES, pieces);
-    if (lane < OUTPUTS && args.prefetch_bytes > 0)
+        ahead[i].load(rows, first_piece + i * SPLITS * LANES, pieces);
+    if (lane < OUTPUTS && warp % SPLITS == 0 && args.prefetch_bytes > 0)
         asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(
                          args.weight + (int64_t)min(first + lane, args.outs - 1) * args.in),
                      "r"(args.prefetch_bytes));
     chain_wait();
-    for (int at = lane; at < pieces; at += AHEAD * LANES) {
+    for (int at = first_piece; at < pieces; at += AHEAD * SPLITS * LANES) {
 #pragma unroll
         for (int i = 0; i < AHEAD; i++) {
             const stage weights = ahead[i];
-            const int piece = at + i * LANES;
+            const int piece = at + i * SPLITS * LANES;
 
-            ahead[i].load(rows, piece + AHEAD * LANES, pieces);
+            ahead[i].load(rows, piece + AHEAD * SPLITS * LANES, pieces);
             if (piece < pieces)
                 multiply<ROWS>(sums, weights, args.x + piece * PIECE, args.in);
         }
     }
+    chain_let_next_begin(); /* not before: two matrices read at once are read slower */
 #pragma unroll
     for (int i = 0; i < OUTPUTS; i++)
 #pragma unroll
-        for (int row = 0; row < ROWS; row++) {
-            const float sum = warp_sum(sums[i][row]);
-
-            if (lane == 0 && first + i < args.outs)
+        for (int row = 0; row < ROWS; row++)
+            sums[i][row] = warp_sum(sums[i][row]);
+    join_splits<ROWS, SPLITS>(sums, warp, lane);
+    if (lane != 0 || warp % SPLITS != 0)
+        return;
+#pragma unroll
+    for (int i = 0; i < OUTPUTS; i++)
+#pragma unroll
+        for (int row = 0; row < ROWS; row++)
+            if (first + i < args.outs)
                 put((Out *)args.out + (int64_t)row * args.outs + first + i,
-                    sum + (args.bias != NULL ? args.bias[first + i] : 0.0f));
-        }
+                    sums[i][row] + (args.bias != NULL ? args.bias[first + i] : 0.0f));
+}
+
+template <int ROWS, int SPLITS>
+static void start_splits(cudaStream_t stream, const gemv_args &args, enum kernel_dtype out_dtype)
+{
+    const int outputs = WARPS / SPLITS * OUTPUTS;
+    const unsigned blocks = (unsigned)((args.outs + outputs - 1) / outputs);
+
+    if (out_dtype == KERNEL_F32)
+        chain_launch(stream, gemv<ROWS, SPLITS, float>, blocks, WARPS * LANES, 0, args);
+    else
+        chain_launch(stream, gemv<ROWS, SPLITS, uint16_t>, blocks, WARPS * LANES, 0, args);
 }
 
 template <int ROWS>
 static void start(cudaStream_t stream, const gemv_args &args, enum kernel_dtype out_dtype)
 {
-    const int outputs = WARPS * OUTPUTS;
-    const unsigned blocks = (unsigned)((args.outs + outputs - 1) / outputs);
-
-    if (out_dtype == KERNEL_F32)
-        chain_launch(stream, gemv<ROWS, float>, blocks, WARPS * LANES, 0, args);
+    if (args.outs < SPLIT_ROWS_MOST)
+        start_splits<ROWS, 2>(stream, args, out_dtype);
     else
-        chain_launch(stream, gemv<ROWS, uint16_t>, blocks, WARPS * LANES, 0, args);
+        start_splits<ROWS, 1>(stream, args, out_dtype);
 }
 
 bool cuda_gemv_takes(const struct matmul_shape *shape)

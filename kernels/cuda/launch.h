@@ -59,9 +59,16 @@ void cuda_launch_take_rows(cudaStream_t stream, float *out, const float *x, cons
 
 enum { TOP_COUNT_MAX = 256 };
 
-/* values, ids: device [rows, count], count at most TOP_COUNT_MAX; lse: device [rows]. */
-void cuda_launch_logits_top(cudaStream_t stream, float *values, int32_t *ids, float *lse,
-                            const float *logits, int rows, int cols, int count);
+struct logits_top_out {
+    float *values; /* device [rows, count] */
+    int32_t *ids;  /* device [rows, count] */
+    float *lse;    /* device [rows] */
+};
+
+/* count: at most TOP_COUNT_MAX; scratch: device, for the candidates of pieces of long rows. */
+void cuda_launch_logits_top(cudaStream_t stream, const struct logits_top_out *out,
+                            const float *logits, int rows, int cols, int count, void *scratch,
+                            size_t scratch_bytes);
 
 #ifdef __cplusplus
 }

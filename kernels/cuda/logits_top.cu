@@ -1,12 +1,19 @@
-/* The best candidates and the log-sum-exp of each row of logits: one block a row, which finds the
- * count-th largest value by its digits from the top (radix selection), collects what is larger and
- * the first of what is equal, and sorts those few. */
+/* The best candidates and the log-sum-exp of each row of logits. A block finds the count-th largest
+ * value of its columns by their digits from the top (radix selection), collects what is larger and the
+ * first of what is equal, and sorts those few. Long rows are cut into pieces, a block each; a last block
+ * a row does the same with the pieces' candidates, whose order keeps that of equal values' ids. */
 #include "kernels/cuda/bf16.cuh"
 #include "kernels/cuda/launch.h"
 
 #include <math.h>
 
-enum { THREADS = 1024, WARPS = THREADS / 32, DIGIT_BITS = 8, DIGITS = 1 << DIGIT_BITS };
+enum {
+    THREADS = 1024,
+    WARPS = THREADS / 32,
+    DIGIT_BITS = 8,
+    DIGITS = 1 << DIGIT_BITS,
+    PIECE_COLS = 4096,
+};
 
 struct candidate {
     uint32_t key;
@@ -116,32 +123,51 @@ static __device__ void collect_equal(const float *row, int cols, uint32_t key, i
     }
 }
 
-static __global__ void __launch_bounds__(THREADS)
-    logits_top(float *values, int32_t *ids, float *lse, const float *logits, int cols, int count)
+/* Rows of `cols` values, each cut into pieces of `piece_cols` (the last one shorter), a block each. */
+struct top_args {
+    const float *values;
+    const int32_t *ids; /* of the values; NULL: their columns */
+    const float
+        *piece_lse; /* of a row's values, if they are not the logits themselves: [pieces_in] */
+    int pieces_in;
+    int cols, pieces, piece_cols, count;
+    float *values_out; /* [rows, pieces, count] */
+    int32_t *ids_out;
+    float *lse_out; /* [rows, pieces] */
+};
+
+static __global__ void __launch_bounds__(THREADS) logits_top(const top_args args)
 {
     __shared__ candidate found[TOP_COUNT_MAX];
     __shared__ int histogram[DIGITS];
     __shared__ float sums[WARPS];
     __shared__ uint32_t prefix;
     __shared__ int left, larger;
-    const float *row = logits + (int64_t)blockIdx.x * cols;
-    int wanted = count < cols ? count : cols;
-    int64_t to = (int64_t)blockIdx.x * count;
+    const int row = (int)blockIdx.x / args.pieces;
+    const int first = (int)blockIdx.x % args.pieces * args.piece_cols;
+    const int64_t from = (int64_t)row * args.cols + first;
+    const float *values = args.values + from;
+    const int cols = min(args.piece_cols, args.cols - first);
+    const int wanted = min(args.count, cols);
+    const int64_t to = (int64_t)blockIdx.x * args.count;
     int equal;
 
-    float row_lse = log_sum_exp(row, cols, sums);
+    const float own_lse =
+        args.piece_lse == NULL
+            ? log_sum_exp(values, cols, sums)
+            : log_sum_exp(args.piece_lse + (int64_t)row * args.pieces_in, args.pieces_in, sums);
     if (threadIdx.x == 0) {
-        lse[blockIdx.x] = row_lse;
+        args.lse_out[blockIdx.x] = own_lse;
         larger = 0;
     }
-    uint32_t key = select_key(row, cols, wanted, histogram, &prefix, &left, &equal);
+    uint32_t key = select_key(values, cols, wanted, histogram, &prefix, &left, &equal);
     for (int i = threadIdx.x; i < cols; i += THREADS) {
-        uint32_t own = key_of(row[i]);
+        uint32_t own = key_of(values[i]);
 
         if (own > key)
             found[atomicAdd(&larger, 1)] = {own, i};
     }
-    collect_equal(row, cols, key, equal, found + wanted - equal, histogram);
+    collect_equal(values, cols, key, equal, found + wanted - equal, histogram);
     __syncthreads();
     /* Few enough to count, for each, how many come before it. */
     for (int i = threadIdx.x; i < wanted; i += THREADS) {
@@ -149,17 +175,36 @@ static __global__ void __launch_bounds__(THREADS)
 
         for (int j = 0; j < wanted; j++)
             place += is_before(found[j], found[i]);
-        values[to + place] = value_of(found[i].key);
-        ids[to + place] = found[i].id;
+        args.values_out[to + place] = value_of(found[i].key);
+        args.ids_out[to + place] =
+            args.ids == NULL ? first + found[i].id : args.ids[from + found[i].id];
     }
-    for (int i = wanted + threadIdx.x; i < count; i += THREADS) {
-        values[to + i] = -INFINITY;
-        ids[to + i] = -1;
+    for (int i = wanted + threadIdx.x; i < args.count; i += THREADS) {
+        args.values_out[to + i] = -INFINITY;
+        args.ids_out[to + i] = -1;
     }
 }
 
-void cuda_launch_logits_top(cudaStream_t stream, float *values, int32_t *ids, float *lse,
-                            const float *logits, int rows, int cols, int count)
+void cuda_launch_logits_top(cudaStream_t stream, const struct logits_top_out *out,
+                            const float *logits, int rows, int cols, int count, void *scratch,
+                            size_t scratch_bytes)
 {
-    logits_top<<<rows, THREADS, 0, stream>>>(values, ids, lse, logits, cols, count);
+    const int pieces = (cols + PIECE_COLS - 1) / PIECE_COLS;
+    const size_t candidates = (size_t)rows * pieces * count, lses = (size_t)rows * pieces;
+    top_args whole = {logits, NULL, NULL, 0, cols, 1, cols, count, out->values, out->ids, out->lse};
+
+    if (pieces > 1 && (2 * candidates + lses) * sizeof(float) <= scratch_bytes) {
+        float *values = (float *)scratch, *lse = values + candidates;
+        int32_t *ids = (int32_t *)(lse + lses);
+        const top_args parts = {logits,     NULL,  NULL,   0,   cols, pieces,
+                                PIECE_COLS, count, values, ids, lse};
+
+        logits_top<<<(unsigned)lses, THREADS, 0, stream>>>(parts);
+        whole.values = values;
+        whole.ids = ids;
+        whole.piece_lse = lse;
+        whole.pieces_in = pieces;
+        whole.cols = whole.piece_cols = pieces * count;
+    }
+    logits_top<<<(unsigned)rows, THREADS, 0, stream>>>(whole);
 }

@@ -121,8 +121,10 @@ enum tca_status cuda_logits_top(struct kernel_queue *base, float *values_out, in
         log_error("%d candidates of %d rows are too many", count, rows);
         return TCA_ERR_RANGE;
     }
-    cuda_launch_logits_top(queue->stream, values, (int32_t *)(values + places), lse, logits, rows,
-                           cols, count);
+    const struct logits_top_out out = {
+        .values = values, .ids = (int32_t *)(values + places), .lse = lse};
+    cuda_launch_logits_top(queue->stream, &out, logits, rows, cols, count, queue->scratch,
+                           SCRATCH_BYTES);
     TCA_TRY(cuda_launch_status("logits_top"));
     TCA_TRY(cuda_status(cudaMemcpyAsync(queue->top_host, queue->top, floats * sizeof(float),
                                         cudaMemcpyDeviceToHost, queue->stream),

@@ -463,6 +463,7 @@ static void logits_top_agrees(void **state)
     check_logits_top(3, 5000, 20, 3);
     check_logits_top(2, 5000, 256, 1);
     check_logits_top(17, 1023, 1, 2);
+    check_logits_top(2, 4100, 256, 0); /* its last piece has fewer than are wanted */
 }
 
 /* More lists than the staging memory holds at once. */
