@@ -5,9 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* A step's prefill of whole chunks up to 32K keys, then shorter pieces; an eighth of it while answers
- * are being written. On CPUs this bounds a step to seconds, for any length of documents. */
-enum { FULL_CHUNK_KEYS = 32768, DECODE_SHARE = 8 };
+/* A step prefills whole chunks up to the device's step_keys, then shorter pieces, so that it takes
+ * seconds at most for any length of documents; an eighth of it while answers are being written. */
+enum { DECODE_SHARE = 8 };
 
 struct engine {
     struct engine_options options;
@@ -712,8 +712,8 @@ static void settle_items(struct engine *engine, int64_t start_ms)
 enum tca_status engine_step(struct engine *engine, bool *was_busy_out)
 {
     struct batch_limits limits = {.chunk_tokens = engine->options.chunk_tokens,
-                                  .key_reads =
-                                      (int64_t)engine->options.chunk_tokens * FULL_CHUNK_KEYS,
+                                  .key_reads = engine->options.chunk_tokens *
+                                               model_shard_facts(engine->shard)->step_keys,
                                   .decode_share = DECODE_SHARE};
     int64_t start_ms = clock_monotonic_ms();
     uint64_t failed_opens;

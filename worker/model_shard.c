@@ -128,6 +128,7 @@ static enum tca_status create_pass(struct model_shard *shard,
                                             ? options->max_positions
                                             : shard->config.max_positions};
 
+    shard->facts.step_keys = options->backend->step_keys;
     shard->facts.has_sparse_attention = options->backend->select != NULL;
     shard->facts.workspace_bytes = forward_workspace_bytes(&parts, &limits);
     TCA_TRY(forward_create(&parts, &limits, &shard->forward, error));

@@ -48,6 +48,7 @@ struct model_shard_facts {
     char fingerprint[65];       /* hex; "dummy" for dummy weights */
     char profile_id[17];        /* hex; "": no profile */
     bool has_tca_profile;       /* it has (mu, sigma) for the rule tca */
+    int64_t step_keys;          /* of the device's backend */
     bool has_sparse_attention;  /* the device's backend can select */
 };
 

@@ -69,6 +69,7 @@ static const struct kernel_backend backend_cpu = {
     .name = "cpu",
     .activation = KERNEL_F32,
     .step_rows = 1024,
+    .step_keys = 32768,
     .queue_create = queue_create,
     .queue_destroy = cpu_queue_destroy,
     .queue_wait = queue_wait,

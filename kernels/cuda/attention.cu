@@ -33,9 +33,11 @@ template <int DIM_, int ROW_TILES_, int ROW_WARPS_, int KEY_WARPS_> struct trait
     static constexpr int DIM_FRAGMENTS = DIM / 8;
     static constexpr int PIECES = DIM / PIECE;
     static constexpr int TILE = KEYS * DIM; /* elements of one stage's K, or V */
-    static constexpr int SHARED_BYTES = (ROWS * DIM + 4 * TILE) * 2;
+    /* Few rows are bound by memory: more of it is asked for ahead. */
+    static constexpr int STAGES = KEY_WARPS > 1 ? 3 : 2;
+    static constexpr int SHARED_BYTES = (ROWS * DIM + STAGES * 2 * TILE) * 2;
     static constexpr int MERGE_BYTES = KEY_WARPS * 16 * (DIM + 2) * 4;
-    static_assert(MERGE_BYTES <= 4 * TILE * 2, "the merge reuses the stages");
+    static_assert(MERGE_BYTES <= STAGES * 2 * TILE * 2, "the merge reuses the stages");
 };
 
 /* What a block works on. */
@@ -470,19 +472,22 @@ static __global__ void __launch_bounds__(T::THREADS)
                 acc.value[m][d][i] = 0;
     }
     load_queries<T>(q, w, launch, tensors.q);
-    if (tiles > 0)
-        load_stage<T>(stages, w, find_tile(w, 0), head_dim);
-    copy_commit();
+#pragma unroll
+    for (int tile = 0; tile < T::STAGES - 1; tile++) {
+        if (tile < tiles)
+            load_stage<T>(stages + tile * 2 * T::TILE, w, find_tile(w, tile), head_dim);
+        copy_commit();
+    }
     for (int tile = 0; tile < tiles; tile++) {
-        const uint16_t *stage = stages + tile % 2 * 2 * T::TILE;
+        const uint16_t *stage = stages + tile % T::STAGES * 2 * T::TILE;
+        const int next = tile + T::STAGES - 1;
         float s[T::ROW_TILES][T::KEY_FRAGMENTS][4] = {};
 
-        if (tile + 1 < tiles)
-            load_stage<T>(stages + (tile + 1) % 2 * 2 * T::TILE, w, find_tile(w, tile + 1),
-                          head_dim);
+        copy_wait<T::STAGES - 2>();
+        __syncthreads(); /* the tile is there for all, and all have left the one before */
+        if (next < tiles)
+            load_stage<T>(stages + next % T::STAGES * 2 * T::TILE, w, find_tile(w, next), head_dim);
         copy_commit();
-        copy_wait<1>();
-        __syncthreads();
         score<T>(s, q, stage, row_warp, key_warp, lane);
         key_tile at = find_tile(w, tile);
         int64_t least = visible_rows(*w.unit, at.segment, w.kv_head, w.first_row / launch.group);
@@ -490,7 +495,6 @@ static __global__ void __launch_bounds__(T::THREADS)
             mask<T>(s, w, at, launch.group, row_warp, key_warp, lane);
         soften<T>(s, acc, scale);
         add_values<T>(acc, s, stage + T::TILE, key_warp, lane);
-        __syncthreads();
     }
     copy_wait<0>();
     finish<T>(w, launch, tensors, acc, (float *)stages, lane);
