@@ -73,7 +73,7 @@ static const struct setting rows[] = {
      .metavar = "RULE:KEEP/RULE:KEEP/BATCH[,..]",
      .help = "several of --prefill-rule, --rule and --batch, one after the other on one model"},
     {SETTING_FIELD(struct options, chunk), .name = "chunk", .metavar = "N",
-     .help = "prefill tokens of one step; 0: 1024 on CPUs, 8192 on GPUs", .max = 1 << 20},
+     .help = "prefill tokens of one step; 0: 1024 on CPUs, 4096 on GPUs", .max = 1 << 20},
     {SETTING_FIELD(struct options, repeat), .name = "repeat", .initial = "3", .metavar = "N",
      .help = "runs that count", .min = 1, .max = REPEAT_MAX},
     {SETTING_FIELD(struct options, warm_up), .name = "warm-up", .initial = "1", .metavar = "N",

@@ -43,7 +43,7 @@ static const struct setting rows[] = {
     {SETTING_FIELD(struct options, threads), .name = "threads", .metavar = "N",
      .help = "CPU threads of a rank; 0: the cores divided by the ranks", .max = 1024},
     {SETTING_FIELD(struct options, chunk), .name = "chunk", .metavar = "N",
-     .help = "prefill tokens of one step; 0: 1024 on CPUs, 8192 on GPUs", .max = 1 << 20},
+     .help = "prefill tokens of one step; 0: 1024 on CPUs, 4096 on GPUs", .max = 1 << 20},
     {SETTING_FIELD(struct options, kv_memory), .name = "kv-memory", .metavar = "BYTES",
      .help = "KV memory of a rank; 0: half of what is free", .is_bytes = true},
     {SETTING_FIELD(struct options, score), .name = "score", .metavar = "FILE",

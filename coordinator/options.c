@@ -72,7 +72,7 @@ static const struct setting rows[] = {
      .help = "what tca-calibrate made, or none; default: tca-profile.json of the model's folder, "
              "where there is one"},
     {FIELD(chunk), .name = "chunk", .initial = "0", .metavar = "N", .min = 0, .max = 65536,
-     .help = "tokens a prefill step; 0: 1024 on CPUs, 8192 on GPUs"},
+     .help = "tokens a prefill step; 0: 1024 on CPUs, 4096 on GPUs"},
     {FIELD(max_tokens), .name = "max-tokens", .initial = "0", .metavar = "N", .min = 0,
      .max = INT32_MAX, .help = "longest sequence: document, question and answer; 0: the model's"},
     {FIELD(max_waiting), .name = "max-waiting", .initial = "256", .metavar = "N", .min = 0,

@@ -146,6 +146,14 @@ struct kernel_backend {
                               const uint16_t *x, const struct kernel_weight *weight,
                               const float *bias, int rows);
 
+    /* Optional. Find out now, by trials, which way of making this product is fastest; `linear` of
+     * the same shape, alignment and dtype then goes that way. Milliseconds on a GPU. Arguments as
+     * linear's; out is overwritten, x is only read. Results differ by rounding at most. */
+    enum tca_status (*linear_prepare)(struct kernel_queue *queue, void *out,
+                                      enum kernel_dtype out_dtype, const uint16_t *x,
+                                      const struct kernel_weight *weight, const float *bias,
+                                      int rows);
+
     /* out row = table row (id - first_id), or zeros when that row is not in the table (another
      * rank has it; an all-reduce completes the sum). ids: host [rows]; out: [rows, cols] f32. */
     enum tca_status (*embed)(struct kernel_queue *queue, float *out,

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WORKSPACE_ALIGNMENT = 64 };
+enum { WORKSPACE_ALIGNMENT = 256 }; /* what fast products want */
 
 struct forward {
     struct forward_parts parts;
@@ -183,6 +183,46 @@ static enum tca_status take_lists(struct forward *forward)
                : TCA_OK;
 }
 
+/* The products of a chunk's part, of the first layer's matrices, to which all others are alike. */
+static enum tca_status prepare_products(struct forward *forward, const struct residual_part *part)
+{
+    const struct layer_weights *layer = &forward->parts.weights->layer[0];
+    const struct kernel_backend *backend = forward->parts.device.backend;
+    struct kernel_queue *queue = forward->parts.device.queue;
+    const enum kernel_dtype act = backend->activation;
+    const size_t heads = (size_t)forward->attention.q_heads,
+                 head_dim = (size_t)forward->kv.head_dim;
+    const size_t first = (size_t)part->first, kv_heads = (size_t)forward->kv.kv_heads;
+    char *qkv = (char *)forward->qkv + first * (heads + 2 * kv_heads) * head_dim * dtype_bytes(act);
+
+    TCA_TRY(backend->linear_prepare(queue, qkv, act, part->normed, layer->qkv, layer->qkv_bias,
+                                    part->count));
+    TCA_TRY(backend->linear_prepare(queue, part->delta, act,
+                                    forward->attended + first * heads * head_dim, layer->o_proj,
+                                    NULL, part->count));
+    TCA_TRY(backend->linear_prepare(queue, forward->gate_up, act, part->normed, layer->gate_up,
+                                    NULL, part->count));
+    return backend->linear_prepare(queue, part->delta, act, forward->gated, layer->down, NULL,
+                                   part->count);
+}
+
+/* Let the device make ready what it would otherwise make in the first steps. */
+static enum tca_status prepare(struct forward *forward)
+{
+    const struct device *device = &forward->parts.device;
+    const struct forward_limits *limits = &forward->limits;
+
+    if (device->backend->attention_prepare != NULL)
+        TCA_TRY(
+            device->backend->attention_prepare(device->queue, &forward->attention, limits->rows));
+    if (device->backend->linear_prepare == NULL)
+        return TCA_OK;
+    residual_cut(&forward->residual, limits->chunk_rows);
+    for (int i = 0; i < forward->residual.parts; i++)
+        TCA_TRY(prepare_products(forward, &forward->residual.part[i]));
+    return TCA_OK;
+}
+
 enum tca_status forward_create(const struct forward_parts *parts,
                                const struct forward_limits *limits, struct forward **forward_out,
                                struct tca_error *error)
@@ -211,11 +251,9 @@ enum tca_status forward_create(const struct forward_parts *parts,
         forward_destroy(forward);
         return status;
     }
-    if (parts->device.backend->attention_prepare != NULL)
-        status = parts->device.backend->attention_prepare(parts->device.queue, &forward->attention,
-                                                          limits->rows);
+    status = prepare(forward);
     if (status != TCA_OK) {
-        tca_fail(error, status, "attention cannot be prepared for %d tokens a step", limits->rows);
+        tca_fail(error, status, "the device cannot be prepared for %d tokens a step", limits->rows);
         forward_destroy(forward);
         return status;
     }

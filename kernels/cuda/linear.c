@@ -8,7 +8,7 @@
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/weight.h"
 
-enum { ALIGNMENT_MOST = 256 };
+enum { ALIGNMENT_MOST = 256, TRIALS_MOST = 8, TRIAL_RUNS = 3 };
 
 struct matmul {
     cublasLtMatmulDescOpaque_t product;
@@ -57,9 +57,11 @@ static enum tca_status describe(struct matmul *matmul, const struct matmul_shape
                          "out layout");
 }
 
-/* Ask cuBLASLt for the algorithm it expects to be fastest. */
-static enum tca_status choose(struct cuda_queue *queue, struct matmul *matmul,
-                              const struct matmul_shape *shape, cublasLtMatmulAlgo_t *algorithm_out)
+/* Ask cuBLASLt for algorithms, that which it expects to be fastest first: at least one. */
+static enum tca_status list_algorithms(struct cuda_queue *queue, struct matmul *matmul,
+                                       const struct matmul_shape *shape,
+                                       cublasLtMatmulHeuristicResult_t *results, int most,
+                                       int *found_out)
 {
     static const cublasLtMatmulPreferenceAttributes_t alignments[] = {
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
@@ -67,9 +69,8 @@ static enum tca_status choose(struct cuda_queue *queue, struct matmul *matmul,
     const uint64_t workspace = MATMUL_WORKSPACE_BYTES;
     const uint32_t alignment = (uint32_t)shape->alignment;
     cublasLtMatmulPreferenceOpaque_t preference;
-    cublasLtMatmulHeuristicResult_t result;
-    int found = 0;
 
+    *found_out = 0;
     TCA_TRY(cublas_status(cublasLtMatmulPreferenceInit(&preference), "matmul preference"));
     TCA_TRY(cublas_status(
         cublasLtMatmulPreferenceSetAttribute(&preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
@@ -80,15 +81,25 @@ static enum tca_status choose(struct cuda_queue *queue, struct matmul *matmul,
                                                                    &alignment, sizeof(alignment)),
                               "matmul alignment"));
     if (cublasLtMatmulAlgoGetHeuristic(queue->blas, &matmul->product, &matmul->weight, &matmul->x,
-                                       &matmul->out, &matmul->out, &preference, 1, &result,
-                                       &found) != CUBLAS_STATUS_SUCCESS ||
-        found == 0) {
+                                       &matmul->out, &matmul->out, &preference, most, results,
+                                       found_out) != CUBLAS_STATUS_SUCCESS ||
+        *found_out == 0) {
         log_error("cuBLASLt knows no product of %d x %d by %d x %d", shape->rows, shape->in,
                   shape->in, shape->out);
         return TCA_ERR_UNSUPPORTED;
     }
-    *algorithm_out = result.algo;
     return TCA_OK;
+}
+
+static cublasStatus_t multiply(struct cuda_queue *queue, struct matmul *matmul, void *out,
+                               const uint16_t *x, const struct kernel_weight *weight,
+                               const cublasLtMatmulAlgo_t *algorithm)
+{
+    const float one = 1.0F, zero = 0.0F;
+
+    return cublasLtMatmul(queue->blas, &matmul->product, &one, weight->data, &matmul->weight, x,
+                          &matmul->x, &zero, out, &matmul->out, out, &matmul->out, algorithm,
+                          queue->matmul_workspace, MATMUL_WORKSPACE_BYTES, queue->stream);
 }
 
 /* cuBLASLt adds a bias of the output's dtype only. */
@@ -103,22 +114,28 @@ static enum tca_status convert_bias(struct cuda_queue *queue, enum kernel_dtype 
     return cuda_launch_status("to_bf16");
 }
 
-enum tca_status cuda_linear(struct kernel_queue *base, void *out, enum kernel_dtype out_dtype,
-                            const uint16_t *x, const struct kernel_weight *weight,
-                            const float *bias, int rows)
+static struct matmul_shape shape_of(const void *out, enum kernel_dtype out_dtype, const uint16_t *x,
+                                    const struct kernel_weight *weight, const float *bias, int rows)
 {
-    struct cuda_queue *queue = cuda_queue_from(base);
-    struct matmul_shape shape = {.rows = rows,
+    return (struct matmul_shape){.rows = rows,
                                  .in = weight->cols,
                                  .out = weight->rows,
                                  .out_dtype = out_dtype,
                                  .has_bias = bias != NULL,
                                  .alignment = alignment_of(out, x, weight->data)};
+}
+
+enum tca_status cuda_linear(struct kernel_queue *base, void *out, enum kernel_dtype out_dtype,
+                            const uint16_t *x, const struct kernel_weight *weight,
+                            const float *bias, int rows)
+{
+    struct cuda_queue *queue = cuda_queue_from(base);
+    struct matmul_shape shape = shape_of(out, out_dtype, x, weight, bias, rows);
     const cublasLtMatmulAlgo_t *algorithm;
-    const float one = 1.0F, zero = 0.0F;
-    cublasLtMatmulAlgo_t chosen;
+    cublasLtMatmulHeuristicResult_t chosen;
     struct matmul matmul;
     const void *bias_cast;
+    int found;
 
     if (rows == 0)
         return TCA_OK;
@@ -130,13 +147,87 @@ enum tca_status cuda_linear(struct kernel_queue *base, void *out, enum kernel_dt
     TCA_TRY(convert_bias(queue, out_dtype, bias, weight->rows, &bias_cast));
     TCA_TRY(describe(&matmul, &shape, bias_cast));
     if (algorithm == NULL) {
-        TCA_TRY(choose(queue, &matmul, &shape, &chosen));
-        algorithm_cache_keep(queue->algorithms, &shape, &chosen);
-        algorithm = &chosen;
+        TCA_TRY(list_algorithms(queue, &matmul, &shape, &chosen, 1, &found));
+        algorithm_cache_keep(queue->algorithms, &shape, &chosen.algo);
+        algorithm = &chosen.algo;
     }
-    return cublas_status(cublasLtMatmul(queue->blas, &matmul.product, &one, weight->data,
-                                        &matmul.weight, x, &matmul.x, &zero, out, &matmul.out, out,
-                                        &matmul.out, algorithm, queue->matmul_workspace,
-                                        MATMUL_WORKSPACE_BYTES, queue->stream),
-                         "cublasLtMatmul");
+    return cublas_status(multiply(queue, &matmul, out, x, weight, algorithm), "cublasLtMatmul");
+}
+
+/* What is timed: a product of `algorithm`, several times over. */
+struct trial {
+    struct matmul *matmul;
+    void *out;
+    const uint16_t *x;
+    const struct kernel_weight *weight;
+    cudaEvent_t begin, end;
+};
+
+/* Milliseconds, or a negative number: this algorithm does not do it. */
+static float time_trial(struct cuda_queue *queue, const struct trial *trial,
+                        const cublasLtMatmulAlgo_t *algorithm)
+{
+    float ms;
+
+    for (int i = 0; i <= TRIAL_RUNS; i++) {
+        if (i == 1 && cudaEventRecord(trial->begin, queue->stream) != cudaSuccess)
+            return -1; /* the first run warms up */
+        if (multiply(queue, trial->matmul, trial->out, trial->x, trial->weight, algorithm) !=
+            CUBLAS_STATUS_SUCCESS)
+            return -1;
+    }
+    if (cudaEventRecord(trial->end, queue->stream) != cudaSuccess ||
+        cudaEventSynchronize(trial->end) != cudaSuccess ||
+        cudaEventElapsedTime(&ms, trial->begin, trial->end) != cudaSuccess)
+        return -1;
+    return ms;
+}
+
+static enum tca_status keep_fastest(struct cuda_queue *queue, const struct trial *trial,
+                                    const struct matmul_shape *shape,
+                                    const cublasLtMatmulHeuristicResult_t *results, int count)
+{
+    float best_ms = -1;
+    int best = 0;
+
+    for (int i = 0; i < count; i++) {
+        float ms = time_trial(queue, trial, &results[i].algo);
+
+        if (ms >= 0 && (best_ms < 0 || ms < best_ms)) {
+            best_ms = ms;
+            best = i;
+        }
+    }
+    (void)cudaGetLastError(); /* a trial that failed is no failure */
+    algorithm_cache_keep(queue->algorithms, shape, &results[best].algo);
+    return cuda_queue_wait(&queue->base);
+}
+
+enum tca_status cuda_linear_prepare(struct kernel_queue *base, void *out,
+                                    enum kernel_dtype out_dtype, const uint16_t *x,
+                                    const struct kernel_weight *weight, const float *bias, int rows)
+{
+    struct cuda_queue *queue = cuda_queue_from(base);
+    struct matmul_shape shape = shape_of(out, out_dtype, x, weight, bias, rows);
+    cublasLtMatmulHeuristicResult_t results[TRIALS_MOST];
+    struct matmul matmul;
+    struct trial trial = {.matmul = &matmul, .out = out, .x = x, .weight = weight};
+    enum tca_status status;
+    const void *bias_cast;
+    int found;
+
+    if (rows == 0 || cuda_gemv_takes(&shape) ||
+        algorithm_cache_find(queue->algorithms, &shape) != NULL)
+        return TCA_OK;
+    TCA_TRY(convert_bias(queue, out_dtype, bias, weight->rows, &bias_cast));
+    TCA_TRY(describe(&matmul, &shape, bias_cast));
+    TCA_TRY(list_algorithms(queue, &matmul, &shape, results, TRIALS_MOST, &found));
+    TCA_TRY(cuda_status(cudaEventCreate(&trial.begin), "cudaEventCreate"));
+    status = cuda_status(cudaEventCreate(&trial.end), "cudaEventCreate");
+    if (status == TCA_OK) {
+        status = keep_fastest(queue, &trial, &shape, results, found);
+        cudaEventDestroy(trial.end);
+    }
+    cudaEventDestroy(trial.begin);
+    return status;
 }

@@ -45,6 +45,10 @@ enum tca_status cuda_rope_append(struct kernel_queue *queue, uint16_t *q_out,
 enum tca_status cuda_attention(struct kernel_queue *queue, uint16_t *out, float *lse,
                                const uint16_t *q, const struct attention_shape *shape,
                                const struct attention_item *items, int item_count);
+enum tca_status cuda_linear_prepare(struct kernel_queue *queue, void *out,
+                                    enum kernel_dtype out_dtype, const uint16_t *x,
+                                    const struct kernel_weight *weight, const float *bias,
+                                    int rows);
 enum tca_status cuda_attention_prepare(struct kernel_queue *queue,
                                        const struct attention_shape *shape, int queries);
 enum tca_status cuda_swiglu(struct kernel_queue *queue, uint16_t *out, const void *gate_up,
