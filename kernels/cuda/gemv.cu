@@ -15,16 +15,12 @@ enum {
     SPLIT_ROWS_MOST = 8192, /* matrices of fewer rows have SPLITS warps a row */
 };
 
-/* How much of the matrix a kernel that waits for its inputs brings into the L2 cache meanwhile. */
-static const int64_t PREFETCH_BYTES = 12 << 20;
-
 struct gemv_args {
     void *out;
     const uint16_t *x;      /* [ROWS, in] */
     const uint16_t *weight; /* [outs, in] */
     const float *bias;      /* [outs] or NULL */
     int in, outs;
-    int prefetch_bytes; /* of each of the matrix's rows, a multiple of 16 */
 };
 
 static __device__ __forceinline__ uint4 load_once(const uint16_t *from)
@@ -132,10 +128,6 @@ static __global__ void __launch_bounds__(WARPS *LANES) gemv(const gemv_args args
 #pragma unroll
     for (int i = 0; i < AHEAD; i++)
         ahead[i].load(rows, first_piece + i * SPLITS * LANES, pieces);
-    if (lane < OUTPUTS && warp % SPLITS == 0 && args.prefetch_bytes > 0)
-        asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(
-                         args.weight + (int64_t)min(first + lane, args.outs - 1) * args.in),
-                     "r"(args.prefetch_bytes));
     chain_wait();
     for (int at = first_piece; at < pieces; at += AHEAD * SPLITS * LANES) {
 #pragma unroll
@@ -195,10 +187,7 @@ bool cuda_gemv_takes(const struct matmul_shape *shape)
 void cuda_launch_gemv(cudaStream_t stream, void *out, const struct matmul_shape *shape,
                       const uint16_t *x, const uint16_t *weight, const float *bias)
 {
-    const int64_t row_bytes = (int64_t)shape->in * (int64_t)sizeof(*weight);
-    const int64_t share = PREFETCH_BYTES / shape->out / 16 * 16;
-    const gemv_args args = {
-        out, x, weight, bias, shape->in, shape->out, (int)(share < row_bytes ? share : row_bytes)};
+    const gemv_args args = {out, x, weight, bias, shape->in, shape->out};
 
     switch (shape->rows) {
     case 1:
