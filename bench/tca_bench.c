@@ -295,6 +295,7 @@ static void print_json(const struct bench *bench, int64_t tokens, const struct m
            bench->usage.kept_share, (long long)bench->usage.core_cache_bytes,
            (long long)bench->usage.full_kv_bytes);
 }
+
 static void print_line(const struct bench *bench, int64_t tokens, const struct measurement *result)
 {
     const struct options *options = bench->options;

@@ -218,7 +218,6 @@ static enum tca_status load_vector(struct loader *loader, const struct tensor_pa
                 loader->staging[filled + col] =
                     dummy + dummy_value(hash_name(name), part->col_first + col, 3);
         } else {
-            tensor_name(loader, part->name, name);
             TCA_TRY(
                 weight_files_find(loader->files, name, 0, part->full_cols, &tensor, loader->error));
             weight_tensor_read_f32(&tensor, 0, 1, part->col_first, part->cols,
