@@ -70,7 +70,8 @@ def measure_group(args, name, items, wanted, results, sampler):
 
 
 def chosen_rows(args):
-    rows = table.all_rows(args.tokens, args.layer_tokens, args.group_tokens, args.chunk)
+    rows = table.all_rows(args.tokens, args.layer_tokens, args.group_tokens,
+                          jobs.KERNELS_CHUNK[args.device])
     if args.rows is None:
         return [row for row in rows if row.gpus == args.gpus]
     names = args.rows.split(",")
@@ -104,7 +105,8 @@ def parse_arguments():
     parser.add_argument("--tokens", type=int, default=131072)
     parser.add_argument("--layer-tokens", type=int, default=1048576, help="of the row attention-1m")
     parser.add_argument("--group-tokens", type=int, default=1000000, help="of the rows two-1m")
-    parser.add_argument("--chunk", type=int, default=4096, help="tca-bench-kernels has its own")
+    parser.add_argument("--chunk", type=int, default=4096,
+                        help="of the models' prefills; tca-bench-kernels has its own")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--threads", type=int, default=0, help="of a CPU rank")
     return parser.parse_args()

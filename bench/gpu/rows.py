@@ -24,7 +24,8 @@ class Row:
 
 
 def all_rows(tokens, layer_tokens, group_tokens, chunk):
-    """For documents of `tokens`; of one layer at `layer_tokens`; on two GPUs of `group_tokens`."""
+    """For documents of `tokens`; of one layer at `layer_tokens`; on two GPUs of `group_tokens`. chunk: of
+    the kernels' rows."""
     tca, hf = f"tca1 {tokens}", f"transformers {tokens}"
     two, million = f"tca2 {tokens}", f"tca2 {group_tokens}"
     layer, cudnn, flash = f"layer {tokens}", f"cudnn {tokens} time", f"flash {tokens} time"

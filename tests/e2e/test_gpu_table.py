@@ -86,7 +86,7 @@ class Tool(unittest.TestCase):
         done = subprocess.run(
             [sys.executable, TOOL, "--tca-bench", tca_bench, "--kernels-bench", KERNELS_BENCH,
              "--out", self.folder / "out", "--model-config", ROOT / "models" / "needle-9m",
-             "--tokens", "2048", "--layer-tokens", "4096", "--group-tokens", "1024", "--chunk", "1024",
+             "--tokens", "2048", "--layer-tokens", "4096", "--group-tokens", "1024", "--chunk", "512",
              "--device", "cpu", "--threads", "1", "--repeat", "1", "--warm-up-s", "0", "--python", self.peer,
              "--rows", names, *options], capture_output=True, text=True, timeout=LIMIT_S, check=False)
         lines = (self.folder / "out" / "figures.jsonl").read_text().splitlines()
@@ -104,6 +104,7 @@ class Tool(unittest.TestCase):
             one = found[name]
             self.assertAlmostEqual(one["ratio"], one["peer"]["median"] / one["ours"]["median"])
         self.assertGreater(found["selection-10"]["ours"]["median"], 0)
+        self.assertIn("C = 1024,", found["selection-10"]["text"])  # not --chunk's
         self.assertIn("keep 10 %", (self.folder / "out" / "table.md").read_text())
 
     def test_a_run_goes_on_from_what_is_measured(self):
