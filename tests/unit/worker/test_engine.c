@@ -97,6 +97,32 @@ static void the_device_says_how_long_a_chunk_is(void **state)
     assert_int_equal(group_run(&options, look_at_the_chunk, &options), TCA_OK);
 }
 
+static void answer_over_four_chunks(struct scene *scene)
+{
+    open_document(scene, 1, 4 * scene->chunk);
+    run_until_idle(scene);
+    open_question(scene, 1, 1, 9, 12, &greedy);
+    run_until_idle(scene);
+}
+
+/* Chunks of 96, whole behind up to 144 keys: behind 192 a step takes 72 tokens and the next one the chunk's
+ * other 24, behind 288 twice 48. */
+static void behind_the_devices_keys_chunks_are_cut(void **state)
+{
+    struct kernel_backend backend = *kernel_backend_cpu();
+    struct scene whole = {.play = answer_over_four_chunks, .chunk = 96}, cut = whole;
+
+    (void)state;
+    backend.step_keys = 144;
+    cut.backend = &backend;
+    cut.ranks = 2;
+    assert_int_equal(perform(&whole), TCA_OK);
+    assert_int_equal(perform(&cut), TCA_OK);
+    assert_int_equal(whole.document[1].progress, 4);
+    assert_int_equal(cut.document[1].progress, 2 + 2 + 2);
+    assert_same_answer(&whole.question[1], &cut.question[1]);
+}
+
 /* The same questions, one after another. */
 static void ask_in_turn(struct scene *scene)
 {
@@ -579,6 +605,7 @@ int main(void)
         cmocka_unit_test(every_number_of_ranks_gives_the_same_answers),
         cmocka_unit_test(every_chunk_size_gives_the_same_answers),
         cmocka_unit_test(the_device_says_how_long_a_chunk_is),
+        cmocka_unit_test(behind_the_devices_keys_chunks_are_cut),
         cmocka_unit_test(questions_together_answer_as_alone),
         cmocka_unit_test(a_document_and_a_question_equal_one_prompt),
         cmocka_unit_test(an_end_token_ends_the_answer_and_is_not_part_of_it),
