@@ -128,11 +128,76 @@ static void striped_ranks_answer_as_one(void **state)
     }
 }
 
+/* Products that the device was told of at the start, by all ranks, and those of a chunk's part that were
+ * then made: as they had been told, or not. */
+enum { CHUNK = 2048, RANKS = 2, PREPARED = RANKS * COMM_SLOTS * 4 };
+
+static struct product {
+    const void *out;
+    const uint16_t *x;
+    int rows;
+} prepared[PREPARED];
+static atomic_int prepared_count, known, unknown;
+
+static enum tca_status note_product(struct kernel_queue *queue, void *out,
+                                    enum kernel_dtype out_dtype, const uint16_t *x,
+                                    const struct kernel_weight *weight, const float *bias, int rows)
+{
+    const int index = atomic_fetch_add(&prepared_count, 1);
+
+    assert_true(index < PREPARED);
+    prepared[index] = (struct product){.out = out, .x = x, .rows = rows};
+    return kernel_backend_cpu()->linear(queue, out, out_dtype, x, weight, bias, rows);
+}
+
+static enum tca_status look_up_product(struct kernel_queue *queue, void *out,
+                                       enum kernel_dtype out_dtype, const uint16_t *x,
+                                       const struct kernel_weight *weight, const float *bias,
+                                       int rows)
+{
+    bool is_known = false;
+
+    for (int i = 0; i < PREPARED; i++)
+        is_known |= prepared[i].out == out && prepared[i].x == x && prepared[i].rows == rows;
+    if (rows == CHUNK / 2)
+        atomic_fetch_add(is_known ? &known : &unknown, 1);
+    return kernel_backend_cpu()->linear(queue, out, out_dtype, x, weight, bias, rows);
+}
+
+static void prefill_a_chunk(struct scene *scene)
+{
+    open_document(scene, 1, CHUNK);
+    run_until_idle(scene);
+    open_question(scene, 1, 1, 9, 12, &greedy);
+    run_until_idle(scene);
+}
+
+static void the_products_of_a_chunks_parts_are_prepared(void **state)
+{
+    struct kernel_backend preparing = *kernel_backend_cpu();
+    struct scene plain = large_step(four_heads, RANKS, NULL), scene;
+
+    (void)state;
+    plain.play = prefill_a_chunk;
+    plain.chunk = CHUNK;
+    scene = plain;
+    preparing.linear_prepare = note_product;
+    preparing.linear = look_up_product;
+    scene.backend = &preparing;
+    assert_int_equal(perform(&plain), TCA_OK);
+    assert_int_equal(perform(&scene), TCA_OK);
+    assert_int_equal(atomic_load(&prepared_count), PREPARED);
+    assert_int_equal(atomic_load(&known), PREPARED * (LAST_LAYER + 1));
+    assert_int_equal(atomic_load(&unknown), 0);
+    assert_same_answer(&plain.question[1], &scene.question[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parts_give_the_bits_of_the_whole),
         cmocka_unit_test(striped_ranks_answer_as_one),
+        cmocka_unit_test(the_products_of_a_chunks_parts_are_prepared),
     };
     int failed;
 
