@@ -54,15 +54,21 @@ static void note_failure(struct nccl_group *group, const char *what, const char 
     group->has_failed = true;
 }
 
-/* With the mutex held. */
+/* With the mutex held, except while NCCL aborts: that may wait for what a part has on the device, and the
+ * part's watcher, which lets it go, asks this group whether it has failed. */
 static void abort_comm(struct nccl_group *group)
 {
-    if (group->comm != NULL)
-        (void)ncclCommAbort(group->comm);
+    ncclComm_t comm = group->comm;
+
     group->comm = NULL;
+    if (comm == NULL)
+        return;
+    pthread_mutex_unlock(&group->mutex);
+    (void)ncclCommAbort(comm);
+    pthread_mutex_lock(&group->mutex);
 }
 
-/* With the mutex held, or before the watcher runs. A part's mutex is always taken before its whole's.
+/* With the mutex held. A part's mutex is always taken before its whole's.
  * The whole knows before the part's work is let go, for what that leaves must not be used; and is
  * aborted after it, for an abort may wait for what is on the device. */
 static enum tca_status fail(struct nccl_group *group, const char *what, const char *why)
@@ -84,7 +90,7 @@ static enum tca_status fail(struct nccl_group *group, const char *what, const ch
     return TCA_ERR_COMM;
 }
 
-/* A non-blocking communicator answers "in progress"; ask until it is through. Mutex as in fail(). */
+/* A non-blocking communicator answers "in progress"; ask until it is through. With the mutex held. */
 static enum tca_status finish(struct nccl_group *group, ncclResult_t result, const char *what)
 {
     const int64_t deadline_ms = clock_monotonic_ms() + group->timeout_ms;
@@ -509,13 +515,17 @@ static enum tca_status join(struct nccl_group *group, const struct invitation *i
                             struct tca_error *error)
 {
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    enum tca_status status;
     int version = 0;
 
     config.blocking = 0;
-    if (finish(group,
-               ncclCommInitRankConfig(&group->comm, group->base.ranks, invitation->id,
-                                      group->base.rank, &config),
-               "ncclCommInitRank") != TCA_OK)
+    pthread_mutex_lock(&group->mutex);
+    status = finish(group,
+                    ncclCommInitRankConfig(&group->comm, group->base.ranks, invitation->id,
+                                           group->base.rank, &config),
+                    "ncclCommInitRank");
+    pthread_mutex_unlock(&group->mutex);
+    if (status != TCA_OK)
         return tca_fail(error, TCA_ERR_COMM, "NCCL's group could not be made");
     if (pthread_create(&group->watcher, NULL, watch, group) != 0)
         return tca_fail(error, TCA_ERR_NO_MEMORY, "no thread to watch NCCL");
