@@ -2,12 +2,12 @@
 
 #include <stdlib.h>
 
-/* A shape lives in one of WAYS places of its set; the oldest goes. */
+/* A shape lives in one of WAYS places of its set; the oldest goes, and what was found by trials last. */
 enum { SETS = 512, WAYS = 4 };
 
 struct entry {
     struct matmul_shape shape; /* rows 0: empty */
-    uint64_t age;
+    uint64_t age;              /* the order of keeping; UINT64_MAX: found by trials */
     cublasLtMatmulAlgo_t algorithm;
 };
 
@@ -61,13 +61,14 @@ const cublasLtMatmulAlgo_t *algorithm_cache_find(const struct algorithm_cache *c
 }
 
 void algorithm_cache_keep(struct algorithm_cache *cache, const struct matmul_shape *shape,
-                          const cublasLtMatmulAlgo_t *algorithm)
+                          const cublasLtMatmulAlgo_t *algorithm, bool was_tried)
 {
+    const uint64_t age = was_tried ? UINT64_MAX : ++cache->kept;
     struct entry *set = cache->entries[set_of(shape)];
     struct entry *oldest = &set[0];
 
     for (int i = 1; i < WAYS; i++)
         if (set[i].age < oldest->age)
             oldest = &set[i];
-    *oldest = (struct entry){.shape = *shape, .age = ++cache->kept, .algorithm = *algorithm};
+    *oldest = (struct entry){.shape = *shape, .age = age, .algorithm = *algorithm};
 }

@@ -148,7 +148,7 @@ enum tca_status cuda_linear(struct kernel_queue *base, void *out, enum kernel_dt
     TCA_TRY(describe(&matmul, &shape, bias_cast));
     if (algorithm == NULL) {
         TCA_TRY(list_algorithms(queue, &matmul, &shape, &chosen, 1, &found));
-        algorithm_cache_keep(queue->algorithms, &shape, &chosen.algo);
+        algorithm_cache_keep(queue->algorithms, &shape, &chosen.algo, false);
         algorithm = &chosen.algo;
     }
     return cublas_status(multiply(queue, &matmul, out, x, weight, algorithm), "cublasLtMatmul");
@@ -199,7 +199,7 @@ static enum tca_status keep_fastest(struct cuda_queue *queue, const struct trial
         }
     }
     (void)cudaGetLastError(); /* a trial that failed is no failure */
-    algorithm_cache_keep(queue->algorithms, shape, &results[best].algo);
+    algorithm_cache_keep(queue->algorithms, shape, &results[best].algo, true);
     return cuda_queue_wait(&queue->base);
 }
 
