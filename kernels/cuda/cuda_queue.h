@@ -27,7 +27,7 @@ struct cuda_queue {
     struct algorithm_cache *algorithms;
     struct sdpa *sdpa; /* owned; NULL without cuDNN */
     /* Device, owned: SCRATCH_BYTES. An operation may leave nothing there: partial sums of attention
-     * that is split by keys, a selection's keys and marks. */
+     * that is split by keys, a selection's keys and marks, the candidates of pieces of logits. */
     void *scratch;
     uint16_t *bias;    /* device, owned, grown by weight_create: the longest bias as bf16 */
     size_t bias_count; /* elements */
