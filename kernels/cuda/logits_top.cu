@@ -46,13 +46,14 @@ static __device__ float log_sum_exp(const float *row, int cols, float *shared)
     __syncthreads();
     most = warp_max(shared[lane]);
     __syncthreads();
+    const float base = most == -INFINITY ? 0.0f : most;
     for (int i = threadIdx.x; i < cols; i += THREADS)
-        sum += __expf(row[i] - most);
+        sum += __expf(row[i] - base);
     sum = warp_sum(sum);
     if (lane == 0)
         shared[warp] = sum;
     __syncthreads();
-    return most + logf(warp_sum(shared[lane]));
+    return base + logf(warp_sum(shared[lane]));
 }
 
 /* The key of the wanted-th largest; *equal_out: how many of that key are among the wanted. */
