@@ -5,6 +5,7 @@
  * question selects what it reads; with `parts` or `cuda_parts` its step is long enough to be cut in parts
  * that are summed one beside the other. */
 #include "tests/support/check.h"
+#include "tests/support/gpus.h"
 
 #include "worker/group_run.h"
 
@@ -136,17 +137,6 @@ static const char *compare(const struct answers *one, const struct answers *many
     return sum / compared > tolerance->log_probability ? "log-probabilities differ too much" : NULL;
 }
 
-/* Under mpirun every rank must have a GPU of its own. */
-static bool has_gpus(void)
-{
-    const struct kernel_backend *backend = kernel_backend_cuda();
-    const char *ranks = getenv("OMPI_COMM_WORLD_SIZE");
-    size_t total, left;
-
-    return backend != NULL &&
-           backend->memory(ranks == NULL ? 0 : atoi(ranks) - 1, &total, &left) == TCA_OK;
-}
-
 int main(int argc, char **argv)
 {
     /* bf16 between the operations of a layer costs this model 0.02 on its own; stripes round what they
@@ -169,7 +159,7 @@ int main(int argc, char **argv)
     char folder[4096];
     const char *fault;
 
-    if (is_cuda && !has_gpus()) {
+    if (is_cuda && !has_gpu_for_each_rank()) {
         printf("too few GPUs\n");
         return TEST_SKIPPED;
     }

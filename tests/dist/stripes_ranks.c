@@ -1,6 +1,8 @@
 /* One rank of a group over MPI whose model has a single KV head, so that all share it: on the CPU or,
  * with the argument `cuda`, each on a GPU of its own. Rank 0 compares what the group says, densely and
  * of what it selects, with one rank on the same device. Exit status 77: too few GPUs. */
+#include "tests/support/gpus.h"
+
 #include "tests/unit/worker/engine_scene.h"
 
 #include <unistd.h>
@@ -98,17 +100,6 @@ static void the_ranks_shared_a_head(void **state)
     assert_true(many.question[DENSE].usage.exchanged_bytes > 0);
 }
 
-/* Under mpirun every rank must have a GPU of its own. */
-static bool has_gpus(void)
-{
-    const struct kernel_backend *backend = kernel_backend_cuda();
-    const char *ranks = getenv("OMPI_COMM_WORLD_SIZE");
-    size_t total, left;
-
-    return backend != NULL &&
-           backend->memory(ranks == NULL ? 0 : atoi(ranks) - 1, &total, &left) == TCA_OK;
-}
-
 static enum tca_status play(bool is_cuda)
 {
     const struct CMUnitTest tests[] = {
@@ -145,7 +136,7 @@ int main(int argc, char **argv)
 {
     const bool is_cuda = argc == 2 && strcmp(argv[1], "cuda") == 0;
 
-    if (is_cuda && !has_gpus()) {
+    if (is_cuda && !has_gpu_for_each_rank()) {
         printf("too few GPUs\n");
         return TEST_SKIPPED;
     }

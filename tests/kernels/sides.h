@@ -17,18 +17,25 @@ struct side {
     struct kernel_queue *queue;
 };
 
-static inline void open_sides(struct side sides[SIDES])
+static struct side sides[SIDES];
+
+/* The set-up and the tear-down of a group of tests. */
+static inline int open_sides(void **state)
 {
+    (void)state;
     sides[SIDE_CPU].backend = kernel_backend_cpu();
     sides[SIDE_CUDA].backend = kernel_backend_cuda();
     for (int i = 0; i < SIDES; i++)
         assert_int_equal(sides[i].backend->queue_create(0, 8, &sides[i].queue), TCA_OK);
+    return 0;
 }
 
-static inline void close_sides(struct side sides[SIDES])
+static inline int close_sides(void **state)
 {
+    (void)state;
     for (int i = 0; i < SIDES; i++)
         sides[i].backend->queue_destroy(sides[i].queue);
+    return 0;
 }
 
 /* On the device: `bytes` of host and the guard behind them; host NULL: poison. */

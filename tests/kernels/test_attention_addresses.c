@@ -1,22 +1,6 @@
 /* Attention over more elements than 32 bits count, in a file of its own: it takes 6 GB of the GPU. */
 #include "tests/kernels/sides.h"
 
-static struct side sides[SIDES];
-
-static int open_group(void **state)
-{
-    (void)state;
-    open_sides(sides);
-    return 0;
-}
-
-static int close_group(void **state)
-{
-    (void)state;
-    close_sides(sides);
-    return 0;
-}
-
 /* Elements beyond 2^31, which the CPU would take too long for: 512 queries at once, as cuDNN takes
  * them, against 256 and 256, which it does not. */
 static void long_documents_are_addressed(void **state)
@@ -78,5 +62,5 @@ int main(void)
         printf("no CUDA device\n");
         return TEST_SKIPPED;
     }
-    return cmocka_run_group_tests(tests, open_group, close_group);
+    return cmocka_run_group_tests(tests, open_sides, close_sides);
 }

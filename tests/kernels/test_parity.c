@@ -1,21 +1,5 @@
 #include "tests/kernels/sides.h"
 
-static struct side sides[SIDES];
-
-static int open_group(void **state)
-{
-    (void)state;
-    open_sides(sides);
-    return 0;
-}
-
-static int close_group(void **state)
-{
-    (void)state;
-    close_sides(sides);
-    return 0;
-}
-
 struct linear_case {
     int rows, in, out;
     bool has_bias;
@@ -546,5 +530,5 @@ int main(void)
         printf("no CUDA device\n");
         return TEST_SKIPPED;
     }
-    return cmocka_run_group_tests(tests, open_group, close_group);
+    return cmocka_run_group_tests(tests, open_sides, close_sides);
 }

@@ -2,22 +2,6 @@
 
 enum { ITEMS_MOST = 40, KV_HEADS_MOST = 8, GAP_ROWS = 3 };
 
-static struct side sides[SIDES];
-
-static int open_group(void **state)
-{
-    (void)state;
-    open_sides(sides);
-    return 0;
-}
-
-static int close_group(void **state)
-{
-    (void)state;
-    close_sides(sides);
-    return 0;
-}
-
 /* Segment s of an item: rows < 0 draws ragged rows of 0 .. -rows for each head. BY_OFFSETS: the
  * heads lie in falling order, where head_offsets says; TAILED: so too, the second head has no rows,
  * and zeros follow every head's (as gather leaves them). SHARED: the first item's. */
@@ -424,5 +408,5 @@ int main(void)
         printf("no CUDA device\n");
         return TEST_SKIPPED;
     }
-    return cmocka_run_group_tests(tests, open_group, close_group);
+    return cmocka_run_group_tests(tests, open_sides, close_sides);
 }

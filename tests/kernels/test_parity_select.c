@@ -3,22 +3,6 @@
 
 enum { HEADS_MOST = 9 };
 
-static struct side sides[SIDES];
-
-static int open_group(void **state)
-{
-    (void)state;
-    open_sides(sides);
-    return 0;
-}
-
-static int close_group(void **state)
-{
-    (void)state;
-    close_sides(sides);
-    return 0;
-}
-
 /* What the scores look like. */
 enum scores { DRAWN, FEW_VALUES, ALL_EQUAL, ALL_ZERO, ODD_NUMBERS, SCORES };
 
@@ -267,5 +251,5 @@ int main(void)
         printf("no CUDA device\n");
         return TEST_SKIPPED;
     }
-    return cmocka_run_group_tests(tests, open_group, close_group);
+    return cmocka_run_group_tests(tests, open_sides, close_sides);
 }

@@ -1,22 +1,6 @@
 /* The operations of ranks that share a KV head: CUDA against the CPU, to the bit. */
 #include "tests/kernels/sides.h"
 
-static struct side sides[SIDES];
-
-static int open_group(void **state)
-{
-    (void)state;
-    open_sides(sides);
-    return 0;
-}
-
-static int close_group(void **state)
-{
-    (void)state;
-    close_sides(sides);
-    return 0;
-}
-
 struct stripes_case {
     const char *what;
     int64_t total; /* of the sequence: values, tokens */
@@ -153,5 +137,5 @@ int main(void)
         printf("no CUDA device\n");
         return TEST_SKIPPED;
     }
-    return cmocka_run_group_tests(tests, open_group, close_group);
+    return cmocka_run_group_tests(tests, open_sides, close_sides);
 }

@@ -1,22 +1,6 @@
 /* TCA's operations, each on its own: CUDA against the CPU. */
 #include "tests/kernels/tca_sides.h"
 
-static struct side sides[SIDES];
-
-static int open_group(void **state)
-{
-    (void)state;
-    open_sides(sides);
-    return 0;
-}
-
-static int close_group(void **state)
-{
-    (void)state;
-    close_sides(sides);
-    return 0;
-}
-
 static const struct tca_case cases[] = {
     {"one token", 1, 1, 64, 1, 1, 1},
     {"one block", 2, 1, 64, 5, 2, 64},
@@ -352,5 +336,5 @@ int main(void)
         printf("no CUDA device\n");
         return TEST_SKIPPED;
     }
-    return cmocka_run_group_tests(tests, open_group, close_group);
+    return cmocka_run_group_tests(tests, open_sides, close_sides);
 }

@@ -4,22 +4,6 @@
 
 enum { WINDOW = 100 };
 
-static struct side sides[SIDES];
-
-static int open_group(void **state)
-{
-    (void)state;
-    open_sides(sides);
-    return 0;
-}
-
-static int close_group(void **state)
-{
-    (void)state;
-    close_sides(sides);
-    return 0;
-}
-
 struct rule_case {
     enum select_rule rule;
     enum select_redundancy redundancy;
@@ -263,5 +247,5 @@ int main(void)
         printf("no CUDA device\n");
         return TEST_SKIPPED;
     }
-    return cmocka_run_group_tests(tests, open_group, close_group);
+    return cmocka_run_group_tests(tests, open_sides, close_sides);
 }
