@@ -183,6 +183,17 @@ static enum tca_status take_lists(struct forward *forward)
                : TCA_OK;
 }
 
+/* Where the part's rows have their Q, K and V. */
+static void *qkv_of(const struct forward *forward, const struct residual_part *part)
+{
+    const struct attention_shape *shape = &forward->attention;
+    const size_t row_bytes = (size_t)(shape->q_heads + 2 * shape->kv_heads) *
+                             (size_t)shape->head_dim *
+                             dtype_bytes(forward->parts.device.backend->activation);
+
+    return (char *)forward->qkv + (size_t)part->first * row_bytes;
+}
+
 /* The products of a chunk's part, of the first layer's matrices, to which all others are alike. */
 static enum tca_status prepare_products(struct forward *forward, const struct residual_part *part)
 {
@@ -190,16 +201,13 @@ static enum tca_status prepare_products(struct forward *forward, const struct re
     const struct kernel_backend *backend = forward->parts.device.backend;
     struct kernel_queue *queue = forward->parts.device.queue;
     const enum kernel_dtype act = backend->activation;
-    const size_t heads = (size_t)forward->attention.q_heads,
-                 head_dim = (size_t)forward->kv.head_dim;
-    const size_t first = (size_t)part->first, kv_heads = (size_t)forward->kv.kv_heads;
-    char *qkv = (char *)forward->qkv + first * (heads + 2 * kv_heads) * head_dim * dtype_bytes(act);
+    const ptrdiff_t values = (ptrdiff_t)forward->attention.q_heads * forward->attention.head_dim;
 
-    TCA_TRY(backend->linear_prepare(queue, qkv, act, part->normed, layer->qkv, layer->qkv_bias,
-                                    part->count));
+    TCA_TRY(backend->linear_prepare(queue, qkv_of(forward, part), act, part->normed, layer->qkv,
+                                    layer->qkv_bias, part->count));
     TCA_TRY(backend->linear_prepare(queue, part->delta, act,
-                                    forward->attended + first * heads * head_dim, layer->o_proj,
-                                    NULL, part->count));
+                                    forward->attended + part->first * values, layer->o_proj, NULL,
+                                    part->count));
     TCA_TRY(backend->linear_prepare(queue, forward->gate_up, act, part->normed, layer->gate_up,
                                     NULL, part->count));
     return backend->linear_prepare(queue, part->delta, act, forward->gated, layer->down, NULL,
@@ -573,17 +581,13 @@ static enum tca_status run_qkv(struct forward *forward, int index)
     const struct layer_weights *layer = &forward->parts.weights->layer[index];
     const struct device *device = &forward->parts.device;
     const struct kernel_backend *backend = device->backend;
-    const struct attention_shape *shape = &forward->attention;
-    const size_t row_bytes = (size_t)(shape->q_heads + 2 * shape->kv_heads) *
-                             (size_t)shape->head_dim * dtype_bytes(backend->activation);
 
     for (int i = 0; i < forward->residual.parts; i++) {
         const struct residual_part *part = &forward->residual.part[i];
 
         TCA_TRY(residual_norm(&forward->residual, i, index > 0, layer->attention_norm));
-        TCA_TRY(backend->linear(
-            device->queue, (char *)forward->qkv + (size_t)part->first * row_bytes,
-            backend->activation, part->normed, layer->qkv, layer->qkv_bias, part->count));
+        TCA_TRY(backend->linear(device->queue, qkv_of(forward, part), backend->activation,
+                                part->normed, layer->qkv, layer->qkv_bias, part->count));
     }
     return TCA_OK;
 }
