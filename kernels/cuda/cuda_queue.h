@@ -15,6 +15,7 @@ struct sdpa;
 enum {
     MATMUL_WORKSPACE_BYTES = 32 << 20, /* what NVIDIA recommends for Hopper */
     SCRATCH_BYTES = 96 << 20,
+    SHARED_BYTES = 16 << 20, /* the end of scratch: attention to rows that several items share */
 };
 
 struct cuda_queue {

@@ -1,5 +1,6 @@
 /* Copying kept K and V rows together: a warp has some rows of a head, pieces of 16 bytes over its
  * lanes, and all its loads under way before the first store. */
+#include "kernels/cuda/chain.cuh"
 #include "kernels/cuda/tca_launch.h"
 
 enum {
@@ -20,6 +21,9 @@ static __global__ void __launch_bounds__(LANES *WARPS)
     const int head = blockIdx.y;
     const int lane = threadIdx.x % LANES, warp = threadIdx.x / LANES;
     const int piece = lane % LANES_A_ROW;
+
+    chain_let_next_begin();
+    chain_wait();
     const int64_t count = counts[head];
     const int64_t with_tail = (count + TAIL_ROWS - 1) / TAIL_ROWS * TAIL_ROWS;
     const int64_t end = with_tail < copy.rows ? with_tail : copy.rows;
@@ -63,8 +67,8 @@ static void start(cudaStream_t stream, const struct kv_copy *copy,
     constexpr int BLOCK_ROWS = WARPS * STEPS * AT_ONCE;
     dim3 grid((unsigned)((copy->rows + BLOCK_ROWS - 1) / BLOCK_ROWS), shape->kv_heads);
 
-    gather<LANES_A_ROW><<<grid, LANES * WARPS, 0, stream>>>(*copy, *keys, kept, kept_stride, counts,
-                                                            shape->head_dim);
+    chain_launch(stream, gather<LANES_A_ROW>, grid, LANES * WARPS, 0, *copy, *keys, kept,
+                 kept_stride, counts, shape->head_dim);
 }
 
 void cuda_launch_gather(cudaStream_t stream, const struct kv_copy *copy,

@@ -1,6 +1,7 @@
 /* Arithmetic on log-sum-exps: what blocks of keys weigh, the union of two attentions, and what is
  * kept of one. All of it is bound by reading its inputs once. */
 #include "kernels/cuda/bf16.cuh"
+#include "kernels/cuda/chain.cuh"
 #include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/tca_launch.h"
 
@@ -29,6 +30,8 @@ static __global__ void __launch_bounds__(THREADS)
     const int lane = threadIdx.x % LANES, warp = threadIdx.x / LANES;
     float most = -INFINITY, sum = 0;
 
+    chain_let_next_begin();
+    chain_wait();
 #pragma unroll 4
     for (int64_t j = threadIdx.x; j < blocks; j += THREADS) {
         float score = scores[row * blocks + j];
@@ -63,8 +66,8 @@ void cuda_launch_observer_lse(cudaStream_t stream, float *lse_out, const float *
                               const float *lse_own, const int32_t *observers, int count,
                               int q_heads, int64_t blocks)
 {
-    observer_lse<<<count * q_heads, THREADS, 0, stream>>>(lse_out, scores, lse_own, observers,
-                                                          q_heads, blocks);
+    chain_launch(stream, observer_lse, count * q_heads, THREADS, 0, lse_out, scores, lse_own,
+                 observers, q_heads, blocks);
 }
 
 /* LANES blocks of a KV head by one block of threads, whose warps share the rows. */
@@ -77,6 +80,8 @@ static __global__ void __launch_bounds__(THREADS)
     const int64_t j = (int64_t)blockIdx.x * LANES + lane;
     float most = -INFINITY;
 
+    chain_let_next_begin();
+    chain_wait();
     if (j < blocks)
 #pragma unroll 8
         for (int row = warp; row < count * group; row += WARPS) {
@@ -101,8 +106,8 @@ void cuda_launch_block_masses(cudaStream_t stream, float *masses_out, const floa
 {
     dim3 grid((unsigned)((blocks + LANES - 1) / LANES), shape->kv_heads);
 
-    block_masses<<<grid, THREADS, 0, stream>>>(masses_out, scores, lse, count, shape->q_heads,
-                                               shape->q_heads / shape->kv_heads, blocks);
+    chain_launch(stream, block_masses, grid, THREADS, 0, masses_out, scores, lse, count,
+                 shape->q_heads, shape->q_heads / shape->kv_heads, blocks);
 }
 
 static __device__ __forceinline__ uint32_t blend_pair(uint32_t a, float a_share, uint32_t b,
@@ -125,6 +130,9 @@ static __global__ void __launch_bounds__(THREADS)
     int piece = (int)(thread - (row << lane_bits));
     int64_t at = row * head_dim + piece * PIECE;
     bool exists = row < rows && piece * PIECE < head_dim;
+
+    chain_let_next_begin();
+    chain_wait();
     float own = row < rows ? lse[row] : -INFINITY;
     float other = row < rows ? lse_other[row] : -INFINITY;
     float both = log_add_exp(own, other);
@@ -158,8 +166,8 @@ void cuda_launch_attention_merge_lse(cudaStream_t stream, uint16_t *out, float *
 
     while ((PIECE << lane_bits) < shape->head_dim)
         lane_bits++;
-    attention_merge<<<(unsigned)(((all << lane_bits) + THREADS - 1) / THREADS), THREADS, 0,
-                      stream>>>(out, lse, out_other, lse_other, all, shape->head_dim, lane_bits);
+    chain_launch(stream, attention_merge, (unsigned)(((all << lane_bits) + THREADS - 1) / THREADS),
+                 THREADS, 0, out, lse, out_other, lse_other, all, shape->head_dim, lane_bits);
 }
 
 enum { KEPT_THREADS = 1024 };
@@ -175,6 +183,8 @@ static __global__ void __launch_bounds__(KEPT_THREADS)
     double sum = 0;
     float least = 1;
 
+    chain_let_next_begin();
+    chain_wait();
     for (int i = threadIdx.x; i < rows * group; i += KEPT_THREADS) {
         int64_t at = (int64_t)(i / group) * q_heads + blockIdx.x * group + i % group;
         float all = lse[at];
@@ -205,6 +215,6 @@ static __global__ void __launch_bounds__(KEPT_THREADS)
 void cuda_launch_kept_masses(cudaStream_t stream, float *masses_out, const float *lse_kept,
                              const float *lse, int rows, const struct attention_shape *shape)
 {
-    kept_masses<<<shape->kv_heads, KEPT_THREADS, 0, stream>>>(
-        masses_out, lse_kept, lse, rows, shape->q_heads, shape->q_heads / shape->kv_heads);
+    chain_launch(stream, kept_masses, shape->kv_heads, KEPT_THREADS, 0, masses_out, lse_kept, lse,
+                 rows, shape->q_heads, shape->q_heads / shape->kv_heads);
 }

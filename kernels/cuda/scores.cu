@@ -8,6 +8,7 @@
  * 64 rows by the tile's 128 keys, two blocks of the selection; for token scores 64 of the tile's
  * keys by 128 rows: either reduction runs along a thread's own sums. */
 #include "kernels/cuda/bf16.cuh"
+#include "kernels/cuda/chain.cuh"
 #include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/tca_launch.h"
 #include "kernels/cuda/wgmma.cuh"
@@ -359,6 +360,8 @@ static __global__ void __launch_bounds__(THREADS, 1)
     const int member = threadIdx.x / WGMMA_WARPGROUP % MEMBERS;
     uint8_t *stages = q + T::Q_BYTES + team * T::STAGES * T::STAGE_BYTES;
     float *offsets = (float *)(q + T::Q_BYTES + TEAMS * T::STAGES * T::STAGE_BYTES);
+    chain_let_next_begin();
+    chain_wait(); /* counts of rows and observers are results too */
     const work w = find_work<T>(launch);
     const int head_dim = launch.shape.head_dim;
     float *out_row[T::PRODUCTS];
@@ -405,8 +408,8 @@ template <class T, bool TOKENS> static void start(cudaStream_t stream, const sco
     /* Beyond 48 KiB only on request; a repeated request costs next to nothing. */
     cudaFuncSetAttribute(scores<T, TOKENS>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                          T::SHARED_BYTES);
-    scores<T, TOKENS><<<dim3((unsigned)splits, launch->shape.kv_heads, chunks), THREADS,
-                        T::SHARED_BYTES, stream>>>(*launch);
+    chain_launch(stream, scores<T, TOKENS>, dim3((unsigned)splits, launch->shape.kv_heads, chunks),
+                 THREADS, T::SHARED_BYTES, *launch);
 }
 
 template <bool TOKENS> static void start_any(cudaStream_t stream, const score_launch *launch)

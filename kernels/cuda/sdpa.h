@@ -18,6 +18,7 @@ enum {
     SDPA_QUERIES_LEAST = 512, /* fewer are the own kernels' */
     SDPA_QUERIES_MOST = 8192,
     SDPA_KEYS_MOST = 1 << 20,
+    SDPA_TILE_ROWS = 128,
     SDPA_TILE_KEYS = 128, /* it reads values up to the next multiple, and multiplies them by 0 */
 };
 

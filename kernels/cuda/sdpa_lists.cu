@@ -1,11 +1,14 @@
 /* What cuDNN's attention reads of a segment from the device, and what it leaves to us. */
 #include "kernels/cuda/attention_launch.h"
+#include "kernels/cuda/chain.cuh"
 
 #include <math.h>
 
 static __global__ void sdpa_lists(sdpa_lists_out lists, attention_segment segment, int queries,
                                   int64_t rows, int kv_heads, int group_elements)
 {
+    chain_let_next_begin();
+    chain_wait();
     for (int head = threadIdx.x; head <= kv_heads; head += blockDim.x) {
         lists.q_offsets[head] = (int64_t)head * group_elements;
         lists.kv_offsets[head] = 0;
@@ -23,14 +26,16 @@ void cuda_launch_sdpa_lists(cudaStream_t stream, const struct sdpa_lists_out *li
                             const struct attention_segment *segment, int queries, int64_t rows,
                             const struct attention_shape *shape)
 {
-    sdpa_lists<<<1, 128, 0, stream>>>(*lists, *segment, queries, rows, shape->kv_heads,
-                                      shape->q_heads / shape->kv_heads * shape->head_dim);
+    chain_launch(stream, sdpa_lists, 1, 128, 0, *lists, *segment, queries, rows, shape->kv_heads,
+                 shape->q_heads / shape->kv_heads * shape->head_dim);
 }
 
 /* One block a query: its heads without keys get zeros and -inf. */
 static __global__ void fill_keyless(uint16_t *out, float *lse, const int32_t *key_counts,
                                     int q_heads, int group, int head_dim)
 {
+    chain_let_next_begin();
+    chain_wait();
     for (int head = threadIdx.x / 32; head < q_heads; head += blockDim.x / 32) {
         int64_t at = (int64_t)blockIdx.x * q_heads + head;
 
@@ -47,6 +52,6 @@ void cuda_launch_fill_keyless(cudaStream_t stream, uint16_t *out, float *lse,
                               const int32_t *key_counts, int queries,
                               const struct attention_shape *shape)
 {
-    fill_keyless<<<queries, 128, 0, stream>>>(out, lse, key_counts, shape->q_heads,
-                                              shape->q_heads / shape->kv_heads, shape->head_dim);
+    chain_launch(stream, fill_keyless, queries, 128, 0, out, lse, key_counts, shape->q_heads,
+                 shape->q_heads / shape->kv_heads, shape->head_dim);
 }

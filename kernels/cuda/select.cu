@@ -5,6 +5,7 @@
  * a cluster of blocks for every head, each with a slice of the elements: the cluster agrees on the
  * threshold digit by digit (radix selection), reading each other's histograms, and on the places
  * of ties and of list entries by each other's counts. */
+#include "kernels/cuda/chain.cuh"
 #include "kernels/cuda/cluster.cuh"
 #include "kernels/cuda/tca_launch.h"
 
@@ -199,6 +200,8 @@ static __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS
     threshold found = {0, 0, count}; /* everything */
     int before = 0;
 
+    chain_let_next_begin();
+    chain_wait();
     for (int i = threadIdx.x; i < PASSES * DIGITS; i += THREADS)
         (&shared.histogram[0][0])[i] = 0;
     if (!plan.is_empty && !plan.is_whole)
@@ -397,6 +400,8 @@ static __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS
     const uint32_t *marks = launch.marks + (int64_t)head * launch.blocks * BLOCK_WORDS;
     int count = 0, before = 0;
 
+    chain_let_next_begin();
+    chain_wait();
     if (plan.is_empty) {
         if (rank == 0 && threadIdx.x == 0)
             launch.counts_out[head] = 0;
@@ -429,7 +434,7 @@ void cuda_launch_select(cudaStream_t stream, const struct select_launch *launch)
         tca_keys<<<blocks, TCA_THREADS, 0, stream>>>(*launch);
         tca_marks<<<blocks, TCA_THREADS, 0, stream>>>(*launch);
     } else if (has_choice && (launch->rule == SELECT_BLOCK || launch->rule == SELECT_POOLED)) {
-        mark_largest<<<launch->heads * CLUSTER, THREADS, 0, stream>>>(*launch);
+        chain_launch(stream, mark_largest, launch->heads * CLUSTER, THREADS, 0, *launch);
     }
-    list_kept<<<launch->heads * CLUSTER, THREADS, 0, stream>>>(*launch);
+    chain_launch(stream, list_kept, launch->heads * CLUSTER, THREADS, 0, *launch);
 }

@@ -351,6 +351,44 @@ static void long_runs_of_queries_are_right(void **state)
     CHECK_ALL(cases);
 }
 
+/* What cuDNN takes packed, where there is one: split keys, and a rest behind whole tiles. */
+static void few_queries_over_many_keys_are_right(void **state)
+{
+    (void)state;
+    static const struct attention_case cases[] = {
+        {"a question", 2, 4, 128, 1, {{64, 2, {{9000, false}, {64, true}}}}},
+        {"all heads of a model", 8, 4, 128, 1, {{33, 2, {{8448, false}, {33, true}}}}},
+        {"nothing of its own", 4, 2, 64, 1, {{40, 1, {{8192, false}}}}},
+        {"grouped by 3", 1, 3, 64, 1, {{65, 2, {{8200, false}, {65, true}}}}},
+        {"splits without keys", 1, 2, 64, 1, {{40, 2, {{8320, false}, {40, true}}}}},
+        {"over 512 queries", 2, 2, 64, 1, {{600, 2, {{8300, false}, {600, true}}}}},
+        {"with heads in place",
+         2,
+         4,
+         128,
+         1,
+         {{20, 3, {{8193, false}, {-700, BY_OFFSETS}, {20, true}}}}},
+        {"questions share",
+         2,
+         4,
+         128,
+         3,
+         {{64, 2, {{8999, SHARED}, {64, true}}},
+          {7, 2, {{8999, SHARED}, {7, true}}},
+          {1, 2, {{8999, SHARED}, {1, true}}}}},
+        {"an odd number of heads",
+         1,
+         9,
+         64,
+         3,
+         {{3, 2, {{8192, SHARED}, {3, true}}},
+          {3, 2, {{8192, SHARED}, {3, true}}},
+          {3, 2, {{8192, SHARED}, {3, true}}}}},
+        {"just too few to pack", 1, 1, 64, 1, {{63, 2, {{8200, false}, {63, true}}}}},
+    };
+    CHECK_ALL(cases);
+}
+
 static void queries_without_keys_give_zeros(void **state)
 {
     (void)state;
@@ -400,6 +438,7 @@ int main(void)
         cmocka_unit_test(three_segments_count_as_one),
         cmocka_unit_test(questions_share_a_document),
         cmocka_unit_test(long_runs_of_queries_are_right),
+        cmocka_unit_test(few_queries_over_many_keys_are_right),
         cmocka_unit_test(queries_without_keys_give_zeros),
         cmocka_unit_test(steps_are_batched),
     };
