@@ -12,10 +12,11 @@ def _depths(rng: random.Random, count: int) -> list[float]:
     return [(index + rng.random()) / count for index in range(count)]
 
 
-def _facts(rng: random.Random, count: int, templates: tuple) -> list:
+def _facts(rng: random.Random, count: int, templates: tuple, **options) -> list:
     """With distinct questions, in the order of their depths."""
     while True:
-        facts = corpus.make_facts(count, rng.getrandbits(64), _depths(rng, count), templates)
+        facts = corpus.make_facts(count, rng.getrandbits(64), _depths(rng, count), templates,
+                                  **options)
         if len({fact.question for fact in facts}) == count:
             return facts
 
@@ -29,6 +30,12 @@ def _plant(text: texts.Text, size: int, facts: list, questions: list[Question]) 
 def _single(rng: random.Random, text: texts.Text, size: int, questions: int) -> Draft:
     """Facts of all kinds."""
     facts = _facts(rng, questions, corpus.TEMPLATES)
+    return _plant(text, size, facts, [Question(fact.question, (fact.answer,)) for fact in facts])
+
+
+def _digits(rng: random.Random, text: texts.Text, size: int, questions: int) -> Draft:
+    """Facts of all kinds, whose values are seven digits as those of RULER's niah_single_2."""
+    facts = _facts(rng, questions, corpus.TEMPLATES, make_value=corpus.seven_digits)
     return _plant(text, size, facts, [Question(fact.question, (fact.answer,)) for fact in facts])
 
 
@@ -59,6 +66,7 @@ def _multivalue(rng: random.Random, text: texts.Text, size: int, questions: int)
 MANY = 60
 TASKS = {task.name: task for task in (
     Task("needle_single", _single, 0.35, 24, questions_most=MANY, is_chat=True),
+    Task("needle_digits", _digits, 0.35, 24, questions_most=MANY, is_chat=True),
     Task("needle_multikey", _multikey, 0.35, 24, questions_most=40, is_chat=True),
     Task("needle_multivalue", _multivalue, 0.35, 48, questions_most=20, is_chat=True),
 )}

@@ -126,10 +126,10 @@ PRESETS: dict[str, Plan] = {
         **NEEDLE, lengths=(32768,), questions=200, asks=("dense", "pooled:0.03", "window:0.03"),
         seed=200, options=_options(kv_memory="1G"), gates=(at_least("pooled:0.03", "n", 200),)),
     "evict-32k": Plan(
-        **NEEDLE, lengths=(32768,), questions=40, asks=("dense", "evict/pooled:0.39"),
+        **NEEDLE, lengths=(32768,), questions=40, asks=("dense", "evict/pooled:0.35"),
         options=_options(kv_memory="2G", question_kv="0.6"),
-        gates=(at_most("evict/pooled:0.39", "loss", 1),
-               at_least("evict/pooled:0.39", "cache saved", 0.61))),
+        gates=(at_most("evict/pooled:0.35", "loss", 1),
+               at_least("evict/pooled:0.35", "cache saved", 0.61))),
     "smollm2-niah": Plan(
         tasks=("niah_single_2", "niah_multikey_1"), lengths=(3000, 4600, 6200, 7800), questions=24,
         per_document=2, max_tokens=40,  # the answer is wanted at once

@@ -200,7 +200,12 @@ def _make_value(rng):
     return rng.choice(WORDS)
 
 
-def make_facts(count, seed=0, depths=None, templates=TEMPLATES):
+def seven_digits(rng):
+    """The values of RULER's needles."""
+    return "".join(rng.choice("0123456789") for _ in range(7))
+
+
+def make_facts(count, seed=0, depths=None, templates=TEMPLATES, make_value=_make_value):
     """`count` facts with distinct keys; at `depths`, or spread evenly over the document."""
     rng = random.Random(f"{seed}/facts")
     if depths is None:
@@ -219,7 +224,7 @@ def make_facts(count, seed=0, depths=None, templates=TEMPLATES):
             if len(used) > len(WORDS) // 2:
                 used.clear()  # many facts: words come again, but not in neighbours
         used |= set(key.lower().split())
-        value = _make_value(rng)
+        value = make_value(rng)
         facts.append(Fact(sentence.format(k=key, v=value), question.format(k=key), value, depth))
     return facts
 
