@@ -55,7 +55,7 @@ static enum tca_status open_device(const struct rank *rank, struct rank_device *
     status = rank_hosts_init(&hosts, rank->group, GROUP_RUN_TIMEOUT_MS);
     if (status == TCA_OK)
         status = rank_device_open(options->device, rank->group, &hosts, GROUP_RUN_TIMEOUT_MS,
-                                  device_out, error);
+                                  options->nccl_sums, device_out, error);
     else
         tca_fail(error, status, "naming the hosts: %s", tca_status_text(status));
     rank_hosts_deinit(&hosts);

@@ -1,6 +1,5 @@
 #include "worker/rank_device.h"
 
-#include "comm/nccl/comm_nccl.h"
 #include "worker/lockstep.h"
 
 #include <stdlib.h>
@@ -59,7 +58,8 @@ static enum tca_status choose_backend(enum device_wish wish, struct comm_group *
 
 enum tca_status rank_device_open(enum device_wish wish, struct comm_group *control,
                                  const struct rank_hosts *hosts, int timeout_ms,
-                                 struct rank_device *device_out, struct tca_error *error)
+                                 enum comm_nccl_sums sums, struct rank_device *device_out,
+                                 struct tca_error *error)
 {
     struct rank_device device = {
         .ranks_on_device = hosts->own_ranks, .control = control, .group = control};
@@ -69,7 +69,8 @@ enum tca_status rank_device_open(enum device_wish wish, struct comm_group *contr
         device.index = hosts->own_index;
         device.ranks_on_device = 1;
         if (control->ranks > 1)
-            TCA_TRY(comm_nccl_create(control, device.index, timeout_ms, &device.group, error));
+            TCA_TRY(
+                comm_nccl_create(control, device.index, timeout_ms, sums, &device.group, error));
     }
     *device_out = device;
     return TCA_OK;

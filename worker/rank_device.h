@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "comm/group.h"
+#include "comm/nccl/comm_nccl.h"
 
 enum { HOST_NAME_BYTES = 65 };
 
@@ -33,10 +34,11 @@ enum tca_status rank_hosts_init(struct rank_hosts *hosts, struct comm_group *con
 void rank_hosts_deinit(struct rank_hosts *hosts);
 
 /* Collective; borrows `control`. All ranks get the same backend: with DEVICE_AUTO CUDA where every
- * rank has it. `wish` is the same on all ranks. */
+ * rank has it. `wish` and `sums` are the same on all ranks. */
 enum tca_status rank_device_open(enum device_wish wish, struct comm_group *control,
                                  const struct rank_hosts *hosts, int timeout_ms,
-                                 struct rank_device *device_out, struct tca_error *error);
+                                 enum comm_nccl_sums sums, struct rank_device *device_out,
+                                 struct tca_error *error);
 /* Before `control` is destroyed; zeroed is a no-op. */
 void rank_device_close(struct rank_device *device);
 

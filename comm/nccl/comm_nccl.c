@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "comm/nccl/one_shot.h"
 #include "comm/reduce.h"
 #include "kernels/cuda/cuda_queue.h"
 
@@ -33,6 +34,8 @@ struct nccl_group {
     cudaEvent_t summed[COMM_SLOTS]; /* owned: behind the slot's sum */
     cudaEvent_t marker;             /* owned: behind the sums that were enqueued up to marked_ms */
     cudaEvent_t latest;             /* owned: behind the last sum; the next marker */
+    /* Owned: for small sums. NULL: they go by NCCL, as a part's do. Has a time limit of its own. */
+    struct one_shot *one_shot;
     pthread_t watcher;
     bool has_watcher;
 
@@ -46,12 +49,13 @@ struct nccl_group {
     int64_t marked_ms;
 };
 
-/* With the mutex held. */
+/* With the mutex held. Small sums are let go when all know that what they leave must not be used. */
 static void note_failure(struct nccl_group *group, const char *what, const char *why)
 {
     if (!group->has_failed)
         log_error("rank %d: %s: %s", group->base.rank, what, why);
     group->has_failed = true;
+    one_shot_abort(group->one_shot);
 }
 
 /* With the mutex held, except while NCCL aborts: that may wait for what a part has on the device, and the
@@ -124,7 +128,8 @@ static bool has_failed(struct nccl_group *group);
 /* A part and its whole fail together. With the mutex held. */
 static bool is_broken(struct nccl_group *group)
 {
-    return group->has_failed || (group->whole != NULL && has_failed(group->whole));
+    return group->has_failed || one_shot_has_failed(group->one_shot) ||
+           (group->whole != NULL && has_failed(group->whole));
 }
 
 static bool has_failed(struct nccl_group *group)
@@ -144,7 +149,17 @@ static enum tca_status open_call(struct nccl_group *group)
     return is_broken(group) ? TCA_ERR_COMM : TCA_OK;
 }
 
-/* Watch what was enqueued, count what it sends, unlock. */
+/* Count what was enqueued, unlock. */
+static enum tca_status close_unwatched(struct nccl_group *group, enum tca_status status,
+                                       uint64_t sent_bytes)
+{
+    if (status == TCA_OK)
+        group->base.sent_bytes += sent_bytes;
+    pthread_mutex_unlock(&group->mutex);
+    return status;
+}
+
+/* The same, and watch it. */
 static enum tca_status close_call(struct nccl_group *group, enum tca_status status,
                                   cudaStream_t stream, uint64_t sent_bytes)
 {
@@ -153,10 +168,13 @@ static enum tca_status close_call(struct nccl_group *group, enum tca_status stat
         if (!group->is_marked)
             mark(group);
     }
-    if (status == TCA_OK)
-        group->base.sent_bytes += sent_bytes;
-    pthread_mutex_unlock(&group->mutex);
-    return status;
+    return close_unwatched(group, status, sent_bytes);
+}
+
+/* With the mutex held: what a rank could not enqueue, its peers would wait for. */
+static enum tca_status check(struct nccl_group *group, cudaError_t code, const char *what)
+{
+    return code == cudaSuccess ? TCA_OK : fail(group, what, cudaGetErrorString(code));
 }
 
 /* With the mutex held. */
@@ -169,26 +187,28 @@ static enum tca_status sum_on(struct nccl_group *group, void *buf, size_t count,
                   "ncclAllReduce");
 }
 
+/* A small sum watches itself: an event behind it would keep the next kernel from beginning early. */
 static enum tca_status all_reduce_sum(struct comm_group *base, void *buf, size_t count,
                                       enum kernel_dtype dtype, struct kernel_queue *queue)
 {
     struct nccl_group *group = (struct nccl_group *)base;
     cudaStream_t stream = cuda_queue_from(queue)->stream;
+    const size_t bytes = count * reduce_element_bytes(dtype);
+    const uint64_t sent_bytes = reduce_sent_bytes(bytes, base->ranks);
     enum tca_status status;
 
     if (count == 0)
         return TCA_OK;
     status = open_call(group);
+    if (one_shot_takes(group->one_shot, bytes)) {
+        if (status == TCA_OK)
+            status = check(group, one_shot_sum(group->one_shot, buf, count, dtype, stream),
+                           "a small sum");
+        return close_unwatched(group, status, sent_bytes);
+    }
     if (status == TCA_OK)
         status = sum_on(group, buf, count, dtype, stream);
-    return close_call(group, status, stream,
-                      reduce_sent_bytes(count * reduce_element_bytes(dtype), base->ranks));
-}
-
-/* With the mutex held: what a rank could not enqueue, its peers would wait for. */
-static enum tca_status check(struct nccl_group *group, cudaError_t code, const char *what)
-{
-    return code == cudaSuccess ? TCA_OK : fail(group, what, cudaGetErrorString(code));
+    return close_call(group, status, stream, sent_bytes);
 }
 
 /* What is enqueued on `side` from now on waits for what is now on `stream`. With the mutex held. */
@@ -335,6 +355,10 @@ static void look(struct nccl_group *group)
 
     if (group->has_failed)
         return;
+    if (one_shot_has_failed(group->one_shot)) {
+        (void)fail(group, "a small sum", "it did not end in time");
+        return;
+    }
     if (is_broken(group)) {
         (void)fail(group, "NCCL", "the group it is a part of has failed");
         return;
@@ -399,9 +423,11 @@ static void destroy(struct comm_group *base)
         pthread_join(group->watcher, NULL);
     }
     /* Waits for no peer. Every step ends with an exchange of control messages after the queue is
-     * empty, so that no peer still reads from this rank. */
+     * empty, so that no peer still reads from this rank, or writes to it. */
+    one_shot_abort(group->one_shot);
     if (group->comm != NULL)
         (void)ncclCommAbort(group->comm);
+    one_shot_destroy(group->one_shot);
     for (int i = 0; i < EVENTS; i++)
         if (*event_of(group, i) != NULL)
             cudaEventDestroy(*event_of(group, i));
@@ -434,7 +460,8 @@ static enum tca_status split(struct comm_group *base, int first, int ranks,
     if (has_failed(group))
         return TCA_ERR_COMM;
     TCA_TRY(group->control->ops->split(group->control, first, ranks, &control));
-    status = comm_nccl_create(control, group->device, group->timeout_ms, &part, &error);
+    status = comm_nccl_create(control, group->device, group->timeout_ms, COMM_NCCL_SUMS_ALL, &part,
+                              &error);
     if (status != TCA_OK) {
         log_error("rank %d: a part of %d ranks from %d: %s", base->rank, ranks, first, error.text);
         control->ops->destroy(control);
@@ -516,7 +543,6 @@ static enum tca_status join(struct nccl_group *group, const struct invitation *i
 {
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     enum tca_status status;
-    int version = 0;
 
     config.blocking = 0;
     pthread_mutex_lock(&group->mutex);
@@ -527,16 +553,35 @@ static enum tca_status join(struct nccl_group *group, const struct invitation *i
     pthread_mutex_unlock(&group->mutex);
     if (status != TCA_OK)
         return tca_fail(error, TCA_ERR_COMM, "NCCL's group could not be made");
+    return TCA_OK;
+}
+
+static enum tca_status prepare_small(struct nccl_group *group, struct tca_error *error)
+{
+    enum tca_status status = one_shot_create(group->control, group->timeout_ms, &group->one_shot);
+
+    if (status != TCA_OK)
+        return tca_fail(error, status, "agreeing on how small sums go: %s",
+                        tca_status_text(status));
+    return TCA_OK;
+}
+
+static enum tca_status start(struct nccl_group *group, struct tca_error *error)
+{
+    int version = 0;
+
     if (pthread_create(&group->watcher, NULL, watch, group) != 0)
         return tca_fail(error, TCA_ERR_NO_MEMORY, "no thread to watch NCCL");
     group->has_watcher = true;
     if (ncclGetVersion(&version) == ncclSuccess && group->base.rank == 0)
-        log_info("NCCL %d, %d ranks", version, group->base.ranks);
+        log_info("NCCL %d, %d ranks, small sums %s", version, group->base.ranks,
+                 group->one_shot != NULL ? "through the peers' memory" : "by NCCL");
     return TCA_OK;
 }
 
 enum tca_status comm_nccl_create(struct comm_group *control, int device, int timeout_ms,
-                                 struct comm_group **group_out, struct tca_error *error)
+                                 enum comm_nccl_sums sums, struct comm_group **group_out,
+                                 struct tca_error *error)
 {
     struct nccl_group *group = calloc(1, sizeof(*group));
     struct invitation invitation = {.refused_by = 0};
@@ -554,6 +599,10 @@ enum tca_status comm_nccl_create(struct comm_group *control, int device, int tim
     status = invite(group, prepare(group, error), &invitation, error);
     if (status == TCA_OK)
         status = join(group, &invitation, error);
+    if (status == TCA_OK && sums == COMM_NCCL_SUMS_LARGE)
+        status = prepare_small(group, error);
+    if (status == TCA_OK)
+        status = start(group, error);
     if (status != TCA_OK) {
         destroy(&group->base);
         return status;

@@ -1,5 +1,6 @@
 /* One rank of the tests of comm/nccl, on a GPU of its own: checks sums, exchanges and control
- * messages, or that a rank which does not take part is noticed, in a sum, in begun ones or in a part.
+ * messages, small sums through the peers' memory among large ones, or that a rank which does not take
+ * part is noticed, in a sum, in a large one, in begun ones or in a part.
  * Exit status 0: this rank saw what it should see; 77: too few GPUs. */
 #include "tests/support/check.h"
 #include "tests/support/collectives.h"
@@ -234,13 +235,151 @@ static const char *check_begun(const struct rank *rank)
     return fault;
 }
 
+/* Numbers whose sums are rounded, in f32 and in bf16. */
+static float rough_value(size_t i, int rank, enum kernel_dtype dtype)
+{
+    const uint32_t mixed = ((uint32_t)i * 2654435761U) ^ ((uint32_t)(rank + 1) * 40503U << 7);
+    const float value = (float)(int)(mixed >> 8) / 65536.0F - 100.0F;
+
+    return dtype == KERNEL_F32 ? value : bf16_to_float(bf16_from_float(value));
+}
+
+static void write_value(void *buf, size_t i, float value, enum kernel_dtype dtype)
+{
+    if (dtype == KERNEL_F32)
+        ((float *)buf)[i] = value;
+    else
+        ((uint16_t *)buf)[i] = bf16_from_float(value);
+}
+
+/* Added in the order of the ranks, and rounded once. */
+static float rough_sum(const struct rank *rank, size_t i, enum kernel_dtype dtype)
+{
+    float sum = rough_value(i, 0, dtype);
+
+    for (int other = 1; other < rank->group->ranks; other++)
+        sum += rough_value(i, other, dtype);
+    return dtype == KERNEL_F32 ? sum : bf16_to_float(bf16_from_float(sum));
+}
+
+/* One sum behind the other, of many sizes: some too large for the peers' memory, the odd ones so that
+ * those behind them are not aligned. More turns than a buffer for received values lasts without being
+ * cleared. */
+static const size_t ROUGH_COUNTS[] = {1, 3, 8, 1000, 577, 150000, 4096, 65536, 65537};
+enum { ROUGH_SIZES = sizeof(ROUGH_COUNTS) / sizeof(ROUGH_COUNTS[0]), ROUGH_TURNS = 40 };
+
+static size_t rough_total(void)
+{
+    size_t total = 0;
+
+    for (int i = 0; i < ROUGH_SIZES; i++)
+        total += ROUGH_COUNTS[i];
+    return total * ROUGH_TURNS;
+}
+
+static enum tca_status enqueue_rough(const struct rank *rank, char *device, enum kernel_dtype dtype)
+{
+    const size_t bytes = dtype == KERNEL_F32 ? sizeof(float) : sizeof(uint16_t);
+    size_t first = 0;
+
+    for (int turn = 0; turn < ROUGH_TURNS * ROUGH_SIZES; turn++) {
+        size_t count = ROUGH_COUNTS[turn % ROUGH_SIZES];
+
+        TCA_TRY(rank->group->ops->all_reduce_sum(rank->group, device + first * bytes, count, dtype,
+                                                 rank->queue));
+        first += count;
+    }
+    return TCA_OK;
+}
+
+static const char *run_rough(const struct rank *rank, void *device, void *host,
+                             enum kernel_dtype dtype)
+{
+    const size_t total = rough_total();
+    const size_t bytes = total * (dtype == KERNEL_F32 ? sizeof(float) : sizeof(uint16_t));
+
+    for (size_t i = 0; i < total; i++)
+        write_value(host, i, rough_value(i, rank->group->rank, dtype), dtype);
+    if (rank->backend->upload(rank->queue, device, host, bytes) != TCA_OK ||
+        enqueue_rough(rank, device, dtype) != TCA_OK ||
+        rank->backend->download(rank->queue, host, device, bytes) != TCA_OK)
+        return "a sum among many failed";
+    for (size_t i = 0; i < total; i++) {
+        float expected = rough_sum(rank, i, dtype), value = read_value(host, i, dtype);
+
+        if (value < expected || value > expected) {
+            printf("rank %d: element %zu of %zu: %a, not %a\n", rank->group->rank, i, total,
+                   (double)value, (double)expected);
+            return "wrong sum among many";
+        }
+    }
+    return NULL;
+}
+
+/* A row of a decode step: each sum reads what the kernel before it wrote and is read by the next one,
+ * which all begin early. */
+static const char *run_chain(const struct rank *rank, float *rows, uint16_t *delta, float *host)
+{
+    enum { CHAIN = 100, CHAIN_ROWS = 4, CHAIN_VALUES = CHAIN_ROWS * COLS };
+    const size_t bytes = CHAIN_VALUES * sizeof(float);
+    uint16_t *values = (uint16_t *)host;
+
+    for (size_t i = 0; i < CHAIN_VALUES; i++)
+        values[i] = bf16_from_float(rough_value(i, rank->group->rank, KERNEL_BF16));
+    if (rank->backend->upload(rank->queue, delta, values, CHAIN_VALUES * sizeof(uint16_t)) !=
+            TCA_OK ||
+        rank->backend->zero(rank->queue, rows, bytes) != TCA_OK)
+        return "no chain";
+    for (int turn = 0; turn < CHAIN; turn++)
+        if (rank->backend->residual_norm(rank->queue, NULL, rows, delta, NULL, CHAIN_ROWS, COLS,
+                                         1e-5F) != TCA_OK ||
+            rank->group->ops->all_reduce_sum(rank->group, rows, CHAIN_VALUES, KERNEL_F32,
+                                             rank->queue) != TCA_OK)
+            return "a sum in a chain failed";
+    if (rank->backend->download(rank->queue, host, rows, bytes) != TCA_OK)
+        return "a sum in a chain failed";
+    for (size_t i = 0; i < CHAIN_VALUES; i++) {
+        float expected = 0.0F;
+
+        for (int turn = 0; turn < CHAIN; turn++) {
+            float before = expected;
+
+            expected = before + rough_value(i, 0, KERNEL_BF16);
+            for (int other = 1; other < rank->group->ranks; other++)
+                expected += before + rough_value(i, other, KERNEL_BF16);
+        }
+        if (host[i] < expected || host[i] > expected)
+            return "wrong sum in a chain";
+    }
+    return NULL;
+}
+
+static const char *check_small(const struct rank *rank)
+{
+    const size_t bytes = rough_total() * sizeof(float);
+    const char *fault = "no memory";
+    void *host = malloc(bytes), *device = NULL;
+
+    if (host != NULL && alloc(rank, bytes, &device) == TCA_OK)
+        fault = run_rough(rank, device, host, KERNEL_F32);
+    if (fault == NULL)
+        fault = run_rough(rank, device, host, KERNEL_BF16);
+    if (fault == NULL)
+        fault = run_chain(rank, device, (uint16_t *)((char *)device + bytes / 2 / 64 * 64), host);
+    rank->backend->free(rank->group->rank, device, bytes);
+    free(host);
+    return fault;
+}
+
 /* Two sums under way, one of them awaited; or one on the queue. */
-static enum tca_status enqueue_missed(const struct rank *rank, float *device, bool is_begun)
+static enum tca_status enqueue_missed(const struct rank *rank, float *device, const char *what)
 {
     struct comm_group *group = rank->group;
 
-    if (!is_begun)
-        return group->ops->all_reduce_sum(group, device, 1000, KERNEL_F32, rank->queue);
+    if (strcmp(what, "begun_loss") != 0)
+        return group->ops->all_reduce_sum(group, device,
+                                          strcmp(what, "large_loss") == 0 ? COUNT_MAX : 1000,
+                                          KERNEL_F32, rank->queue);
     for (int slot = 0; slot < COMM_SLOTS; slot++)
         TCA_TRY(group->ops->all_reduce_begin(group, slot, device + 1000 * slot, 1000, KERNEL_F32,
                                              rank->queue));
@@ -248,7 +387,7 @@ static enum tca_status enqueue_missed(const struct rank *rank, float *device, bo
 }
 
 /* The last rank is missing from sums that the others have begun. */
-static const char *miss_last_rank(const struct rank *rank, void *device, bool is_begun)
+static const char *miss_last_rank(const struct rank *rank, void *device, const char *what)
 {
     struct comm_group *group = rank->group;
     int64_t start_ms;
@@ -262,7 +401,7 @@ static const char *miss_last_rank(const struct rank *rank, void *device, bool is
         return NULL;
     }
     start_ms = clock_monotonic_ms();
-    if (enqueue_missed(rank, device, is_begun) == TCA_OK)
+    if (enqueue_missed(rank, device, what) == TCA_OK)
         (void)rank->backend->queue_wait(rank->queue);
     if (clock_monotonic_ms() - start_ms > (TIMEOUT_MS + ABSENCE_MS) / 2)
         return "the wait did not end in time";
@@ -335,8 +474,10 @@ static const char *run_check(const struct rank *rank, const char *what, void *de
 
     if (strcmp(what, "loss_in_part") == 0)
         return miss_in_part(rank, device);
-    if (strcmp(what, "collectives") != 0)
-        return miss_last_rank(rank, device, strcmp(what, "begun_loss") == 0);
+    if (strcmp(what, "small") == 0)
+        return check_small(rank);
+    if (strcmp(what, "collectives") != 0 && strcmp(what, "only_nccl") != 0)
+        return miss_last_rank(rank, device, what);
     fault = check_collectives(rank, device, host);
     if (fault == NULL)
         fault = check_begun(rank);
@@ -345,6 +486,8 @@ static const char *run_check(const struct rank *rank, const char *what, void *de
 
 static const char *check(struct comm_group *control, const char *what)
 {
+    const enum comm_nccl_sums sums =
+        strcmp(what, "only_nccl") == 0 ? COMM_NCCL_SUMS_ALL : COMM_NCCL_SUMS_LARGE;
     struct rank rank = {.backend = kernel_backend_cuda()};
     void *host = calloc(COUNT_MAX + 1, sizeof(float));
     struct tca_error error = {.text = ""};
@@ -353,7 +496,7 @@ static const char *check(struct comm_group *control, const char *what)
 
     if (host == NULL || rank.backend->queue_create(control->rank, 1, &rank.queue) != TCA_OK ||
         rank.backend->alloc(control->rank, (COUNT_MAX + 1) * sizeof(float), &device) != TCA_OK ||
-        comm_nccl_create(control, control->rank, TIMEOUT_MS, &rank.group, &error) != TCA_OK) {
+        comm_nccl_create(control, control->rank, TIMEOUT_MS, sums, &rank.group, &error) != TCA_OK) {
         fprintf(stderr, "%s\n", error.text);
         free(host);
         return "the group could not be made";
