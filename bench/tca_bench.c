@@ -33,11 +33,13 @@ struct options {
     int64_t warm_up_s;
     char *settings;
     int64_t kv_memory;
+    int nccl_sums;
     bool dummy_weights;
     bool json;
 };
 
 static const char *const devices[] = {"cpu", "auto", "cuda", NULL}; /* enum device_wish */
+static const char *const nccl_sums[] = {"large", "all", NULL};      /* enum comm_nccl_sums */
 
 static const struct setting rows[] = {
     {SETTING_FIELD(struct options, model), .name = "model", .metavar = "DIR",
@@ -82,6 +84,9 @@ static const struct setting rows[] = {
      .help = "repeat the first measurement so long before anything counts", .max = 3600},
     {SETTING_FIELD(struct options, kv_memory), .name = "kv-memory", .metavar = "BYTES",
      .help = "KV memory of a rank; 0: half of what is free", .is_bytes = true},
+    {SETTING_FIELD(struct options, nccl_sums), .name = "nccl-sums", .initial = "large",
+     .choices = nccl_sums, .metavar = "WHICH",
+     .help = "sums over GPUs that are NCCL's: large, or all, to compare"},
     {SETTING_FIELD(struct options, dummy_weights), .name = "dummy-weights",
      .help = "read config.json only and make the weights up"},
     {SETTING_FIELD(struct options, json), .name = "json", .help = "print JSON objects, one a line"},
@@ -478,6 +483,7 @@ static int bench_all(const struct options *options)
                                       .chunk_tokens = (int)options->chunk,
                                       .max_sequences = 1,
                                       .window_tokens = options->window,
+                                      .nccl_sums = (enum comm_nccl_sums)options->nccl_sums,
                                       .has_dummy_weights = options->dummy_weights};
     struct bench bench = {.options = options};
     int64_t lengths[PROMPTS_MAX];
