@@ -4,6 +4,7 @@ Usage: test_interop.py ECHO_SERVER_PROGRAM"""
 
 import os
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -172,6 +173,56 @@ class Limits(ServerTest):
         time.sleep(0.3)
         self.assertEqual(self.unary("Unary", b"others"), b"others")
         answers.cancel()
+
+
+class Frames(ServerTest):
+    """HTTP/2 by hand: what the libraries do not show."""
+
+    DATA, HEADERS, SETTINGS, PING = 0, 1, 4, 6
+    INITIAL_WINDOW = 4  # the number of a setting
+
+    def send(self, kind, payload=b"", stream=0, flags=0):
+        self.connection.sendall(len(payload).to_bytes(3, "big") + bytes([kind, flags]) +
+                                stream.to_bytes(4, "big") + payload)
+
+    def receive(self):
+        head = self.reader.read(9)
+        return head[3], head[4], self.reader.read(int.from_bytes(head[:3], "big"))
+
+    def call(self, path, message):
+        """A whole call on stream 1."""
+        fields = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "test",
+                  "te": "trailers", "content-type": "application/grpc"}
+        texts = [text.encode() for field in fields.items() for text in field]
+        coded = [bytes([len(text)]) + text for text in texts]
+        self.send(self.HEADERS, b"".join(b"\0" + name + value
+                                         for name, value in zip(coded[::2], coded[1::2])), 1, 4)
+        self.send(self.DATA, b"\0" + len(message).to_bytes(4, "big") + message, 1, 1)
+
+    def test_the_window_of_streams_never_shrinks(self):
+        # C-core resets a client that ends its stream under a window that shrank below zero. It
+        # measures with pings how to set the window anew; there must be neither.
+        kinds, windows = [], []
+        host, port = self.server.address.split(":")
+        with socket.create_connection((host, int(port)), LIMIT_S) as self.connection, \
+                self.connection.makefile("rb") as self.reader:
+            self.connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            self.send(self.SETTINGS)
+            self.call("/test.Echo/Unary", b"hi")
+            kind, ended = None, 0
+            while not ended:  # by the headers that carry the status
+                kind, flags, payload = self.receive()
+                kinds.append(kind)
+                ended = kind == self.HEADERS and flags & 1
+                if kind == self.SETTINGS:
+                    settings = struct.iter_unpack(">HI", payload)
+                    windows += [value for name, value in settings if name == self.INITIAL_WINDOW]
+            self.send(self.PING, b"the last")
+            while payload != b"the last":
+                kind, _, payload = self.receive()
+                kinds.append(kind)
+        self.assertEqual(windows, [65535])
+        self.assertEqual(kinds.count(self.PING), 1, "the answer to ours")
 
 
 class Ends(ServerTest):
