@@ -35,7 +35,8 @@ struct rpc_server {
     pthread_mutex_t mutex; /* guards the rest, and each accept while it waits */
     pthread_cond_t changed;
     int open_calls;
-    bool is_down; /* listeners and connections are shut */
+    bool is_stopping; /* new calls are refused */
+    bool is_down;     /* listeners and connections are shut */
 };
 
 static void accept_next(struct accept *accept)
@@ -67,20 +68,26 @@ static void accept_done(void *owner, bool ok)
     struct accept *accept = owner;
     struct rpc_server *server = accept->server;
     enum tca_status status = TCA_ERR_CANCELLED;
+    bool is_taken;
     grpc_call *call;
 
     pthread_mutex_lock(&server->mutex);
     call = accept->call;
-    if (ok)
+    is_taken = ok && !server->is_stopping;
+    if (is_taken)
         server->open_calls++;
     pthread_mutex_unlock(&server->mutex);
-    if (ok)
+    if (is_taken)
         status = rpc_call_start(server, method_find(server, accept->details.method), call,
                                 &accept->details, &accept->headers);
-    if (ok && status != TCA_OK) {
+    if (is_taken && status != TCA_OK) {
         log_error("a call is refused: %s", tca_status_text(status));
         grpc_call_unref(call);
         rpc_server_call_ended(server);
+    }
+    if (ok && !is_taken) {
+        grpc_call_cancel_with_status(call, GRPC_STATUS_UNAVAILABLE, "the server is stopping", NULL);
+        grpc_call_unref(call);
     }
 
     pthread_mutex_lock(&server->mutex);
@@ -161,27 +168,39 @@ static void server_free(struct rpc_server *server)
     free(server);
 }
 
-/* Wait until every call has ended and the server is shut, at most until `until_ms`. */
-static void server_wait(struct rpc_server *server, int64_t until_ms)
+/* Wait until every call has ended, with `for_down` until the server is shut too, at most until
+ * `until_ms`. */
+static void server_wait(struct rpc_server *server, bool for_down, int64_t until_ms)
 {
     const struct timespec until = {.tv_sec = (time_t)(until_ms / 1000),
                                    .tv_nsec = (long)(until_ms % 1000) * 1000000};
     int failure = 0;
 
     pthread_mutex_lock(&server->mutex);
-    while (failure == 0 && (server->open_calls > 0 || !server->is_down))
+    while (failure == 0 && (server->open_calls > 0 || (for_down && !server->is_down)))
         failure = pthread_cond_timedwait(&server->changed, &server->mutex, &until);
     pthread_mutex_unlock(&server->mutex);
 }
 
+/* The calls end before the shutdown begins: then C-core pings each client and closes its connection
+ * after the answer, when it has read all it was sent. With calls open, C-core closes as soon as the
+ * last one has ended here; a client that sends anything before it has read to its status, be it the
+ * room for more, is reset by TCP and gets UNAVAILABLE instead. */
 void rpc_server_stop(struct rpc_server *server, int64_t grace_ms)
 {
+    const int64_t until_ms = clock_monotonic_ms() + grace_ms;
+
     if (server == NULL)
         return;
+    pthread_mutex_lock(&server->mutex);
+    server->is_stopping = true;
+    pthread_mutex_unlock(&server->mutex);
+    if (server->pollers_running > 0)
+        server_wait(server, false, until_ms);
     atomic_store(&server->down.is_armed, true);
     grpc_server_shutdown_and_notify(server->handle, server->queue, &server->down);
     if (server->pollers_running > 0) {
-        server_wait(server, clock_monotonic_ms() + grace_ms);
+        server_wait(server, true, until_ms);
         grpc_server_cancel_all_calls(server->handle);
         pthread_mutex_lock(&server->mutex);
         while (server->open_calls > 0 || !server->is_down)

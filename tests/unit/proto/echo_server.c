@@ -52,8 +52,8 @@ static void cancel(struct rpc_call *call, void *context, const uint8_t *data, si
     rpc_call_refuse(call, RPC_RESOURCE_EXHAUSTED, "the queue is full", 1500);
 }
 
-/* False at the end of stdin. */
-static bool obey(struct health *health, char names[][64], int *name_count)
+/* False when the server is to stop: at the end of stdin, or patiently at "drain". */
+static bool obey(struct health *health, char names[][64], int *name_count, int *grace_ms)
 {
     char line[128];
     char command[32] = "";
@@ -65,6 +65,10 @@ static bool obey(struct health *health, char names[][64], int *name_count)
     if (strcmp(command, "end_watches") == 0) {
         health_end_watches(health);
         return true;
+    }
+    if (strcmp(command, "drain") == 0) {
+        *grace_ms = 60000;
+        return false;
     }
     memcpy(names[*name_count], name, sizeof(name)); /* borrowed by the table if it is new */
     if (health_set(health, names[(*name_count)++],
@@ -87,6 +91,7 @@ int main(void)
     struct tca_error error;
     char names[64][64];
     int name_count = 0;
+    int grace_ms = 100;
     int port;
 
     echo_service_init(&service);
@@ -101,9 +106,9 @@ int main(void)
     }
     printf("%d\n", port);
     fflush(stdout);
-    while (name_count < 64 && obey(health, names, &name_count))
+    while (name_count < 64 && obey(health, names, &name_count, &grace_ms))
         continue;
-    rpc_server_stop(server, 100);
+    rpc_server_stop(server, grace_ms);
     health_destroy(health);
     reflection_destroy(reflection);
     printf("%d %d\n", atomic_load(&service.started), atomic_load(&service.closed));
