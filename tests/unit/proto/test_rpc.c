@@ -237,25 +237,38 @@ static void request_headers_can_be_read(void **state)
 static void a_deadline_ends_the_call_on_both_sides(void **state)
 {
     struct world *world = *state;
-    struct rpc_stream *stream = open_call(world, "/test.Echo/Hang", 300);
-    const int64_t until = clock_monotonic_ms() + DEADLINE_MS;
     struct bytes answer = {0};
+    int64_t until;
 
-    rpc_stream_send(stream, "x", 1);
-    rpc_stream_send_end(stream);
-    assert_int_equal(rpc_stream_receive(stream, -1, &answer), TCA_ERR_NOT_FOUND);
-    assert_int_equal(rpc_stream_finish(stream, NULL, NULL), RPC_DEADLINE_EXCEEDED);
-    rpc_stream_close(stream);
+    /* Where a loaded machine lets the deadline pass before the call has begun: a longer one. */
+    for (int64_t timeout_ms = 300; atomic_load(&world->service.started) == 0; timeout_ms *= 2) {
+        struct rpc_stream *stream = open_call(world, "/test.Echo/Hang", timeout_ms);
+
+        rpc_stream_send(stream, "x", 1);
+        rpc_stream_send_end(stream);
+        assert_int_equal(rpc_stream_receive(stream, -1, &answer), TCA_ERR_NOT_FOUND);
+        assert_int_equal(rpc_stream_finish(stream, NULL, NULL), RPC_DEADLINE_EXCEEDED);
+        rpc_stream_close(stream);
+    }
+    until = clock_monotonic_ms() + DEADLINE_MS;
     while (atomic_load(&world->service.closed) < 1 && clock_monotonic_ms() < until)
         clock_sleep_ms(5);
-    assert_int_equal(atomic_load(&world->service.closed), 1);
+    assert_true(atomic_load(&world->service.closed) >= 1);
     bytes_free(&answer);
 }
 
-static void *cancel_soon(void *stream)
+struct cancelling {
+    struct world *world;
+    struct rpc_stream *stream;
+};
+
+static void *cancel_when_begun(void *argument)
 {
-    clock_sleep_ms(100);
-    rpc_stream_cancel(stream);
+    const struct cancelling *cancelling = argument;
+
+    while (atomic_load(&cancelling->world->service.started) == 0)
+        clock_sleep_ms(5);
+    rpc_stream_cancel(cancelling->stream);
     return NULL;
 }
 
@@ -263,23 +276,22 @@ static void cancel_from_another_thread_ends_a_blocked_receive(void **state)
 {
     struct world *world = *state;
     struct rpc_stream *stream = open_call(world, "/test.Echo/Hang", 0);
+    struct cancelling cancelling = {world, stream};
     const int64_t until = clock_monotonic_ms() + DEADLINE_MS;
     struct bytes answer = {0};
     pthread_t thread;
 
     rpc_stream_send(stream, "x", 1);
     rpc_stream_send_end(stream);
-    pthread_create(&thread, NULL, cancel_soon, stream);
+    pthread_create(&thread, NULL, cancel_when_begun, &cancelling);
     assert_int_equal(rpc_stream_receive(stream, -1, &answer), TCA_ERR_NOT_FOUND);
     pthread_join(thread, NULL);
     assert_int_equal(rpc_stream_finish(stream, NULL, NULL), RPC_CANCELLED);
     assert_int_equal(rpc_stream_send(stream, "x", 1), TCA_ERR_CANCELLED);
     rpc_stream_close(stream);
-    /* The cancel may overtake the message; a call that started must be closed all the same. */
-    while (atomic_load(&world->service.closed) < atomic_load(&world->service.started) &&
-           clock_monotonic_ms() < until)
+    while (atomic_load(&world->service.closed) < 1 && clock_monotonic_ms() < until)
         clock_sleep_ms(5);
-    assert_int_equal(atomic_load(&world->service.closed), atomic_load(&world->service.started));
+    assert_int_equal(atomic_load(&world->service.closed), 1);
     bytes_free(&answer);
 }
 
