@@ -25,6 +25,11 @@ static __device__ __forceinline__ uint32_t bf16_pair(float low, float high)
     return pair;
 }
 
+static __device__ __forceinline__ float2 floats_of_pair(uint32_t pair)
+{
+    return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u));
+}
+
 static __device__ __forceinline__ float warp_sum(float value)
 {
     for (int offset = 16; offset > 0; offset /= 2)

@@ -113,11 +113,9 @@ void cuda_launch_block_masses(cudaStream_t stream, float *masses_out, const floa
 static __device__ __forceinline__ uint32_t blend_pair(uint32_t a, float a_share, uint32_t b,
                                                       float b_share)
 {
-    float low = a_share * __uint_as_float(a << 16) + b_share * __uint_as_float(b << 16);
-    float high =
-        a_share * __uint_as_float(a & 0xffff0000u) + b_share * __uint_as_float(b & 0xffff0000u);
+    const float2 of_a = floats_of_pair(a), of_b = floats_of_pair(b);
 
-    return bf16_pair(low, high);
+    return bf16_pair(a_share * of_a.x + b_share * of_b.x, a_share * of_a.y + b_share * of_b.y);
 }
 
 /* 2^lane_bits lanes have a row (a query's head), a piece of 16 bytes each. */

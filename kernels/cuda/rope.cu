@@ -4,7 +4,7 @@
 #include "kernels/cuda/chain.cuh"
 #include "kernels/cuda/launch.h"
 
-enum { THREADS = 256, WARPS = THREADS / 32, PAIRS_MOST = 4 /* of a lane: 256 / 2 / 32 */ };
+enum { THREADS = 256, WARPS = THREADS / 32, TWOS_MOST = 2 /* of a lane: 256 / 2 / 32 / 2 */ };
 
 static __global__ void rope_table(float2 *table, const int32_t *positions, int64_t count,
                                   const float *inv_freq, int half, float magnitude)
@@ -27,37 +27,45 @@ struct append_args {
     struct qk_norm norm;
 };
 
-/* A lane holds the pairs lane, lane + 32, .. of its head. */
+/* A lane holds the pairs 2 lane and 2 lane + 1, and those 64 further: half a head is a multiple of 4. */
 static __device__ void turn(const append_args &args, const uint16_t *in, uint16_t *out,
                             const float *weight, const float2 *table, int lane)
 {
     int half = args.head_dim / 2;
-    float low[PAIRS_MOST], high[PAIRS_MOST];
+    float2 low[TWOS_MOST], high[TWOS_MOST];
     float squares = 0, scale = 1;
 
 #pragma unroll
-    for (int i = 0; i < PAIRS_MOST; i++) {
-        int pair = lane + 32 * i;
+    for (int i = 0; i < TWOS_MOST; i++) {
+        int pair = 2 * (lane + 32 * i);
 
-        low[i] = pair < half ? float_of_bf16(in[pair]) : 0.0f;
-        high[i] = pair < half ? float_of_bf16(in[half + pair]) : 0.0f;
-        squares += low[i] * low[i] + high[i] * high[i];
+        low[i] = high[i] = make_float2(0, 0);
+        if (pair < half) {
+            low[i] = floats_of_pair(*(const uint32_t *)(in + pair));
+            high[i] = floats_of_pair(*(const uint32_t *)(in + half + pair));
+        }
+        squares += low[i].x * low[i].x + high[i].x * high[i].x;
+        squares += low[i].y * low[i].y + high[i].y * high[i].y;
     }
     if (weight != NULL)
         scale = rsqrtf(warp_sum(squares) / (float)args.head_dim + args.norm.eps);
 #pragma unroll
-    for (int i = 0; i < PAIRS_MOST; i++) {
-        int pair = lane + 32 * i;
+    for (int i = 0; i < TWOS_MOST; i++) {
+        int pair = 2 * (lane + 32 * i);
 
         if (pair >= half)
             continue;
         if (weight != NULL) {
-            low[i] *= scale * weight[pair];
-            high[i] *= scale * weight[half + pair];
+            low[i].x *= scale * weight[pair];
+            low[i].y *= scale * weight[pair + 1];
+            high[i].x *= scale * weight[half + pair];
+            high[i].y *= scale * weight[half + pair + 1];
         }
-        float2 angle = table[pair];
-        out[pair] = bf16_of_float(low[i] * angle.x - high[i] * angle.y);
-        out[half + pair] = bf16_of_float(high[i] * angle.x + low[i] * angle.y);
+        const float4 angles = *(const float4 *)(table + pair);
+        *(uint32_t *)(out + pair) = bf16_pair(low[i].x * angles.x - high[i].x * angles.y,
+                                              low[i].y * angles.z - high[i].y * angles.w);
+        *(uint32_t *)(out + half + pair) = bf16_pair(high[i].x * angles.x + low[i].x * angles.y,
+                                                     high[i].y * angles.z + low[i].y * angles.w);
     }
 }
 
@@ -95,8 +103,8 @@ static __global__ void rope_append(const __grid_constant__ rope_appends appends,
         turn(args, in, append.k + at, args.norm.k, table, lane);
         return;
     }
-    for (int i = lane; i < args.head_dim; i += 32)
-        append.v[at + i] = in[i];
+    for (int i = 2 * lane; i < args.head_dim; i += 64)
+        *(uint32_t *)(append.v + at + i) = *(const uint32_t *)(in + i);
 }
 
 void cuda_launch_rope_table(cudaStream_t stream, float *table_out, const int32_t *positions,

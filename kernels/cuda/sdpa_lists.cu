@@ -30,21 +30,29 @@ void cuda_launch_sdpa_lists(cudaStream_t stream, const struct sdpa_lists_out *li
                  shape->q_heads / shape->kv_heads * shape->head_dim);
 }
 
-/* One block a query: its heads without keys get zeros and -inf. */
-static __global__ void fill_keyless(uint16_t *out, float *lse, const int32_t *key_counts,
-                                    int q_heads, int group, int head_dim)
+enum { FILL_BLOCKS = 256, FILL_THREADS = 128 };
+
+/* Heads without keys are rare: few blocks find out that there are none. */
+static __global__ void __launch_bounds__(FILL_THREADS)
+    fill_keyless(uint16_t *out, float *lse, const int32_t *key_counts, int queries,
+                 attention_shape shape)
 {
+    const int group = shape.q_heads / shape.kv_heads, dim = shape.head_dim;
+
     chain_let_next_begin();
     chain_wait();
-    for (int head = threadIdx.x / 32; head < q_heads; head += blockDim.x / 32) {
-        int64_t at = (int64_t)blockIdx.x * q_heads + head;
-
-        if (key_counts[head / group] > 0)
+    for (int kv_head = 0; kv_head < shape.kv_heads; kv_head++) {
+        if (key_counts[kv_head] > 0)
             continue;
-        for (int i = threadIdx.x % 32; i < head_dim; i += 32)
-            out[at * head_dim + i] = 0;
-        if (threadIdx.x % 32 == 0)
-            lse[at] = -INFINITY;
+        for (int row = blockIdx.x; row < queries * group; row += FILL_BLOCKS) {
+            const int64_t at =
+                (int64_t)(row / group) * shape.q_heads + kv_head * group + row % group;
+
+            for (int i = threadIdx.x; i < dim; i += FILL_THREADS)
+                out[at * dim + i] = 0;
+            if (threadIdx.x == 0)
+                lse[at] = -INFINITY;
+        }
     }
 }
 
@@ -52,6 +60,6 @@ void cuda_launch_fill_keyless(cudaStream_t stream, uint16_t *out, float *lse,
                               const int32_t *key_counts, int queries,
                               const struct attention_shape *shape)
 {
-    chain_launch(stream, fill_keyless, queries, 128, 0, out, lse, key_counts, shape->q_heads,
-                 shape->q_heads / shape->kv_heads, shape->head_dim);
+    chain_launch(stream, fill_keyless, FILL_BLOCKS, FILL_THREADS, 0, out, lse, key_counts, queries,
+                 *shape);
 }

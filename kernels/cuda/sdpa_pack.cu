@@ -81,8 +81,10 @@ static __global__ void __launch_bounds__(THREADS)
         sum += share;
 #pragma unroll
         for (int i = 0; i < PIECE / 2; i++) {
-            values[2 * i] += share * __uint_as_float(pairs[i] << 16);
-            values[2 * i + 1] += share * __uint_as_float(pairs[i] & 0xffff0000u);
+            const float2 pair = floats_of_pair(pairs[i]);
+
+            values[2 * i] += share * pair.x;
+            values[2 * i + 1] += share * pair.y;
         }
     }
     const float scale = 1.0f / sum;
