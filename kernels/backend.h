@@ -95,6 +95,8 @@ struct qk_norm {
     float eps;
 };
 
+enum { LINEAR_SHARED_ROWS_LEAST = 8, LINEAR_SHARED_ROWS_MOST = 512 };
+
 struct kernel_backend {
     const char *name;
     enum kernel_dtype activation;
@@ -147,7 +149,8 @@ struct kernel_backend {
                               const float *bias, int rows);
 
     /* Optional. Find out now, by trials, which way of making this product is fastest; `linear` of
-     * the same shape, alignment and dtype then goes that way. Milliseconds on a GPU. Arguments as
+     * the same shape, alignment and dtype then goes that way, and so does one of fewer rows where
+     * `rows` is the next of LINEAR_SHARED_ROWS_LEAST, twice as many, .. _MOST. Milliseconds on a GPU. Arguments as
      * linear's; out is overwritten, x is only read. Results differ by rounding at most. */
     enum tca_status (*linear_prepare)(struct kernel_queue *queue, void *out,
                                       enum kernel_dtype out_dtype, const uint16_t *x,

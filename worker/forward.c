@@ -194,7 +194,7 @@ static void *qkv_of(const struct forward *forward, const struct residual_part *p
     return (char *)forward->qkv + (size_t)part->first * row_bytes;
 }
 
-/* The products of a chunk's part, of the first layer's matrices, to which all others are alike. */
+/* The products of a part of a step, of the first layer's matrices, to which all others are alike. */
 static enum tca_status prepare_products(struct forward *forward, const struct residual_part *part)
 {
     const struct layer_weights *layer = &forward->parts.weights->layer[0];
@@ -214,21 +214,43 @@ static enum tca_status prepare_products(struct forward *forward, const struct re
                                    part->count);
 }
 
-/* Let the device make ready what it would otherwise make in the first steps. */
-static enum tca_status prepare(struct forward *forward)
+static enum tca_status prepare_rows(struct forward *forward, int rows)
+{
+    residual_cut(&forward->residual, rows);
+    for (int i = 0; i < forward->residual.parts; i++)
+        TCA_TRY(prepare_products(forward, &forward->residual.part[i]));
+    return TCA_OK;
+}
+
+/* The products of steps of few rows: questions, and answers together. */
+static enum tca_status prepare_few_rows(struct forward *forward)
 {
     const struct device *device = &forward->parts.device;
     const struct forward_limits *limits = &forward->limits;
 
+    for (int rows = LINEAR_SHARED_ROWS_LEAST; rows <= LINEAR_SHARED_ROWS_MOST; rows *= 2) {
+        if (rows <= limits->rows)
+            TCA_TRY(prepare_rows(forward, rows));
+        if (rows <= limits->logit_rows)
+            TCA_TRY(device->backend->linear_prepare(device->queue, forward->logits, KERNEL_F32,
+                                                    forward->last_normed,
+                                                    forward->parts.weights->lm_head, NULL, rows));
+    }
+    return TCA_OK;
+}
+
+/* Let the device make ready what it would otherwise make in the first steps. */
+static enum tca_status prepare(struct forward *forward)
+{
+    const struct device *device = &forward->parts.device;
+
     if (device->backend->attention_prepare != NULL)
-        TCA_TRY(
-            device->backend->attention_prepare(device->queue, &forward->attention, limits->rows));
+        TCA_TRY(device->backend->attention_prepare(device->queue, &forward->attention,
+                                                   forward->limits.rows));
     if (device->backend->linear_prepare == NULL)
         return TCA_OK;
-    residual_cut(&forward->residual, limits->chunk_rows);
-    for (int i = 0; i < forward->residual.parts; i++)
-        TCA_TRY(prepare_products(forward, &forward->residual.part[i]));
-    return TCA_OK;
+    TCA_TRY(prepare_few_rows(forward));
+    return prepare_rows(forward, forward->limits.chunk_rows);
 }
 
 enum tca_status forward_create(const struct forward_parts *parts,

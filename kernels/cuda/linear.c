@@ -125,6 +125,21 @@ static struct matmul_shape shape_of(const void *out, enum kernel_dtype out_dtype
                                  .alignment = alignment_of(out, x, weight->data)};
 }
 
+/* What was found before for the shape or, of few rows, by trials for the next power of two. */
+static const cublasLtMatmulAlgo_t *find_algorithm(const struct cuda_queue *queue,
+                                                  const struct matmul_shape *shape)
+{
+    const cublasLtMatmulAlgo_t *algorithm = algorithm_cache_find(queue->algorithms, shape);
+    struct matmul_shape larger = *shape;
+
+    if (algorithm != NULL || shape->rows > LINEAR_SHARED_ROWS_MOST)
+        return algorithm;
+    larger.rows = LINEAR_SHARED_ROWS_LEAST;
+    while (larger.rows < shape->rows)
+        larger.rows *= 2;
+    return algorithm_cache_find(queue->algorithms, &larger);
+}
+
 enum tca_status cuda_linear(struct kernel_queue *base, void *out, enum kernel_dtype out_dtype,
                             const uint16_t *x, const struct kernel_weight *weight,
                             const float *bias, int rows)
@@ -143,15 +158,15 @@ enum tca_status cuda_linear(struct kernel_queue *base, void *out, enum kernel_dt
         cuda_launch_gemv(queue->stream, out, &shape, x, weight->data, bias);
         return cuda_launch_status("gemv");
     }
-    algorithm = algorithm_cache_find(queue->algorithms, &shape);
+    algorithm = find_algorithm(queue, &shape);
     TCA_TRY(convert_bias(queue, out_dtype, bias, weight->rows, &bias_cast));
     TCA_TRY(describe(&matmul, &shape, bias_cast));
-    if (algorithm == NULL) {
-        TCA_TRY(list_algorithms(queue, &matmul, &shape, &chosen, 1, &found));
-        algorithm_cache_keep(queue->algorithms, &shape, &chosen.algo, false);
-        algorithm = &chosen.algo;
-    }
-    return cublas_status(multiply(queue, &matmul, out, x, weight, algorithm), "cublasLtMatmul");
+    if (algorithm != NULL &&
+        multiply(queue, &matmul, out, x, weight, algorithm) == CUBLAS_STATUS_SUCCESS)
+        return TCA_OK;
+    TCA_TRY(list_algorithms(queue, &matmul, &shape, &chosen, 1, &found));
+    algorithm_cache_keep(queue->algorithms, &shape, &chosen.algo, false);
+    return cublas_status(multiply(queue, &matmul, out, x, weight, &chosen.algo), "cublasLtMatmul");
 }
 
 /* What is timed: a product of `algorithm`, several times over. */
