@@ -1,6 +1,7 @@
 #include "kernels/cuda/virtual_memory.h"
 
 #include "kernels/cuda/cuda_status.h"
+#include "kernels/cuda/driver.h"
 
 #include <cuda.h>
 #include <cudaTypedefs.h>
@@ -9,12 +10,10 @@
 #include <stdint.h>
 
 /* Memory is taken in pieces, so that no long run of it has to be free. */
-enum { PIECE_BYTES = 64 << 20, DRIVER_VERSION_LEAST = 12000 };
+enum { PIECE_BYTES = 64 << 20 };
 
 _Static_assert(PIECE_BYTES % VIRTUAL_MEMORY_GRANULE_BYTES == 0, "pieces are whole granules");
 
-/* The driver's functions, found at run time: a program that links the driver would not start on a
- * machine without one. */
 struct driver {
     PFN_cuMemGetAllocationGranularity_v10020 get_granularity;
     PFN_cuMemAddressReserve_v10020 reserve;
@@ -25,17 +24,6 @@ struct driver {
     PFN_cuMemUnmap_v10020 unmap;
     PFN_cuMemSetAccess_v10020 set_access;
 };
-
-static bool find(const char *name, void **function_out)
-{
-    enum cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-    cudaError_t code = cudaGetDriverEntryPointByVersion(name, function_out, DRIVER_VERSION_LEAST,
-                                                        cudaEnableDefault, &found);
-
-    if (code != cudaSuccess)
-        (void)cudaGetLastError();
-    return code == cudaSuccess && found == cudaDriverEntryPointSuccess && *function_out != NULL;
-}
 
 static CUmemAllocationProp properties_of(int device)
 {
@@ -48,13 +36,14 @@ static bool driver_open(int device, struct driver *driver)
     const CUmemAllocationProp properties = properties_of(device);
     size_t granularity = 0;
 
-    return find("cuMemGetAllocationGranularity", (void **)&driver->get_granularity) &&
-           find("cuMemAddressReserve", (void **)&driver->reserve) &&
-           find("cuMemAddressFree", (void **)&driver->unreserve) &&
-           find("cuMemCreate", (void **)&driver->create) &&
-           find("cuMemRelease", (void **)&driver->release) &&
-           find("cuMemMap", (void **)&driver->map) && find("cuMemUnmap", (void **)&driver->unmap) &&
-           find("cuMemSetAccess", (void **)&driver->set_access) &&
+    return cuda_driver_find("cuMemGetAllocationGranularity", (void **)&driver->get_granularity) &&
+           cuda_driver_find("cuMemAddressReserve", (void **)&driver->reserve) &&
+           cuda_driver_find("cuMemAddressFree", (void **)&driver->unreserve) &&
+           cuda_driver_find("cuMemCreate", (void **)&driver->create) &&
+           cuda_driver_find("cuMemRelease", (void **)&driver->release) &&
+           cuda_driver_find("cuMemMap", (void **)&driver->map) &&
+           cuda_driver_find("cuMemUnmap", (void **)&driver->unmap) &&
+           cuda_driver_find("cuMemSetAccess", (void **)&driver->set_access) &&
            driver->get_granularity(&granularity, &properties, CU_MEM_ALLOC_GRANULARITY_MINIMUM) ==
                CUDA_SUCCESS &&
            granularity > 0 && VIRTUAL_MEMORY_GRANULE_BYTES % granularity == 0;
