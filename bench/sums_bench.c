@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { TIMEOUT_MS = 30000, BYTES_MOST = 1 << 20, WARM_UP = 200, SUMS = 2000 };
+enum { TIMEOUT_MS = 30000, BYTES_MOST = 32 << 20, WARM_UP = 200, SUMS = 2000 };
 
 struct sums {
     const struct kernel_backend *backend;
@@ -35,7 +35,7 @@ static enum tca_status measure(const struct sums *sums, const char *how)
         start_ns = clock_monotonic_ns();
         TCA_TRY(repeat(sums, bytes, SUMS));
         if (sums->group->rank == 0)
-            printf("%d GPUs, %s: a sum of %7zu bytes in %.1f us\n", sums->group->ranks, how, bytes,
+            printf("%d GPUs, %s: a sum of %8zu bytes in %.1f us\n", sums->group->ranks, how, bytes,
                    (double)(clock_monotonic_ns() - start_ns) / SUMS / 1000);
     }
     return TCA_OK;
@@ -78,9 +78,9 @@ static enum tca_status run(struct sums *sums)
     if (status == TCA_OK)
         status = sums->backend->zero(sums->queue, sums->values, BYTES_MOST);
     if (status == TCA_OK)
-        status = measure_group(sums, COMM_NCCL_SUMS_LARGE, "small sums not by NCCL");
+        status = measure_group(sums, COMM_NCCL_SUMS_OTHER, "through peers' memory");
     if (status == TCA_OK)
-        status = measure_group(sums, COMM_NCCL_SUMS_ALL, "all sums by NCCL");
+        status = measure_group(sums, COMM_NCCL_SUMS_ALL, "by NCCL");
     sums->backend->queue_destroy(sums->queue);
     sums->backend->free(device, sums->values, BYTES_MOST);
     return status;

@@ -39,7 +39,7 @@ struct options {
 };
 
 static const char *const devices[] = {"cpu", "auto", "cuda", NULL}; /* enum device_wish */
-static const char *const nccl_sums[] = {"large", "all", NULL};      /* enum comm_nccl_sums */
+static const char *const nccl_sums[] = {"other", "all", NULL};      /* enum comm_nccl_sums */
 
 static const struct setting rows[] = {
     {SETTING_FIELD(struct options, model), .name = "model", .metavar = "DIR",
@@ -84,9 +84,9 @@ static const struct setting rows[] = {
      .help = "repeat the first measurement so long before anything counts", .max = 3600},
     {SETTING_FIELD(struct options, kv_memory), .name = "kv-memory", .metavar = "BYTES",
      .help = "KV memory of a rank; 0: half of what is free", .is_bytes = true},
-    {SETTING_FIELD(struct options, nccl_sums), .name = "nccl-sums", .initial = "large",
+    {SETTING_FIELD(struct options, nccl_sums), .name = "nccl-sums", .initial = "other",
      .choices = nccl_sums, .metavar = "WHICH",
-     .help = "sums over GPUs that are NCCL's: large, or all, to compare"},
+     .help = "sums over GPUs that NCCL does: those that peers' memory does not, or all"},
     {SETTING_FIELD(struct options, dummy_weights), .name = "dummy-weights",
      .help = "read config.json only and make the weights up"},
     {SETTING_FIELD(struct options, json), .name = "json", .help = "print JSON objects, one a line"},

@@ -124,7 +124,7 @@ static enum tca_status load(struct worker *worker, struct tca_error *error)
         .timeout_ms = worker->options->step_timeout_ms};
 
     TCA_TRY(rank_device_open(device_wish(worker), worker->group, &worker->hosts,
-                             worker->options->step_timeout_ms, COMM_NCCL_SUMS_LARGE,
+                             worker->options->step_timeout_ms, COMM_NCCL_SUMS_OTHER,
                              &worker->device, error));
     if (worker->settings.chunk_tokens == 0)
         worker->settings.chunk_tokens = worker->device.backend->step_rows;

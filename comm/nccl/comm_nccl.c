@@ -2,7 +2,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "comm/nccl/one_shot.h"
+#include "comm/nccl/peer_sums.h"
 #include "comm/reduce.h"
 #include "kernels/cuda/cuda_queue.h"
 
@@ -26,7 +26,7 @@ struct nccl_group {
     struct comm_group *control; /* borrowed; a part's: owned */
     int device;
     int timeout_ms;
-    /* Begun sums run here, beside the queue's stream. NCCL runs the operations of a communicator in
+    /* NCCL's begun sums run here, beside the queue's stream. It runs the operations of a communicator in
      * the order of the calls, whatever their streams, so that the end of the last one enqueued is the
      * end of them all. */
     cudaStream_t side;              /* owned */
@@ -34,8 +34,9 @@ struct nccl_group {
     cudaEvent_t summed[COMM_SLOTS]; /* owned: behind the slot's sum */
     cudaEvent_t marker;             /* owned: behind the sums that were enqueued up to marked_ms */
     cudaEvent_t latest;             /* owned: behind the last sum; the next marker */
-    /* Owned: for small sums. NULL: they go by NCCL, as a part's do. Has a time limit of its own. */
-    struct one_shot *one_shot;
+    /* Owned: for what does not go by NCCL; NULL: all does, as in a part. Has a time limit of its own. */
+    struct peer_sums *peer_sums;
+    bool is_by_peer[COMM_SLOTS]; /* the slot's begun sum */
     pthread_t watcher;
     bool has_watcher;
 
@@ -49,13 +50,13 @@ struct nccl_group {
     int64_t marked_ms;
 };
 
-/* With the mutex held. Small sums are let go when all know that what they leave must not be used. */
+/* With the mutex held. Sums through peers are let go when all know that what they leave must not be used. */
 static void note_failure(struct nccl_group *group, const char *what, const char *why)
 {
     if (!group->has_failed)
         log_error("rank %d: %s: %s", group->base.rank, what, why);
     group->has_failed = true;
-    one_shot_abort(group->one_shot);
+    peer_sums_abort(group->peer_sums);
 }
 
 /* With the mutex held, except while NCCL aborts: that may wait for what a part has on the device, and the
@@ -128,7 +129,7 @@ static bool has_failed(struct nccl_group *group);
 /* A part and its whole fail together. With the mutex held. */
 static bool is_broken(struct nccl_group *group)
 {
-    return group->has_failed || one_shot_has_failed(group->one_shot) ||
+    return group->has_failed || peer_sums_has_failed(group->peer_sums) ||
            (group->whole != NULL && has_failed(group->whole));
 }
 
@@ -187,7 +188,8 @@ static enum tca_status sum_on(struct nccl_group *group, void *buf, size_t count,
                   "ncclAllReduce");
 }
 
-/* A small sum watches itself: an event behind it would keep the next kernel from beginning early. */
+/* A sum through a peer's memory watches itself: an event behind it would keep the next kernel from
+ * beginning early. */
 static enum tca_status all_reduce_sum(struct comm_group *base, void *buf, size_t count,
                                       enum kernel_dtype dtype, struct kernel_queue *queue)
 {
@@ -200,10 +202,10 @@ static enum tca_status all_reduce_sum(struct comm_group *base, void *buf, size_t
     if (count == 0)
         return TCA_OK;
     status = open_call(group);
-    if (one_shot_takes(group->one_shot, bytes)) {
+    if (peer_sums_takes(group->peer_sums, buf, bytes)) {
         if (status == TCA_OK)
-            status = check(group, one_shot_sum(group->one_shot, buf, count, dtype, stream),
-                           "a small sum");
+            status = check(group, peer_sums_sum(group->peer_sums, buf, count, dtype, stream),
+                           "a sum through a peer's memory");
         return close_unwatched(group, status, sent_bytes);
     }
     if (status == TCA_OK)
@@ -218,39 +220,56 @@ static enum tca_status follow(struct nccl_group *group, cudaStream_t stream)
     return check(group, cudaStreamWaitEvent(group->side, group->ready, 0), "cudaStreamWaitEvent");
 }
 
+/* NCCL's, with the mutex held. */
+static enum tca_status begin_on_side(struct nccl_group *group, int slot, void *buf, size_t count,
+                                     enum kernel_dtype dtype, cudaStream_t stream)
+{
+    TCA_TRY(follow(group, stream));
+    TCA_TRY(sum_on(group, buf, count, dtype, group->side));
+    return check(group, cudaEventRecord(group->summed[slot], group->side), "cudaEventRecord");
+}
+
 static enum tca_status all_reduce_begin(struct comm_group *base, int slot, void *buf, size_t count,
                                         enum kernel_dtype dtype, struct kernel_queue *queue)
 {
     struct nccl_group *group = (struct nccl_group *)base;
+    cudaStream_t stream = cuda_queue_from(queue)->stream;
+    const size_t bytes = count * reduce_element_bytes(dtype);
+    const uint64_t sent_bytes = reduce_sent_bytes(bytes, base->ranks);
     enum tca_status status;
 
     if (count == 0)
         return TCA_OK;
     status = open_call(group);
+    group->is_by_peer[slot] = peer_sums_takes_begun(group->peer_sums, buf, bytes);
+    if (group->is_by_peer[slot]) {
+        if (status == TCA_OK)
+            status =
+                check(group, peer_sums_begin(group->peer_sums, slot, buf, count, dtype, stream),
+                      "a sum through a peer's memory");
+        return close_unwatched(group, status, sent_bytes);
+    }
     if (status == TCA_OK)
-        status = follow(group, cuda_queue_from(queue)->stream);
-    if (status == TCA_OK)
-        status = sum_on(group, buf, count, dtype, group->side);
-    if (status == TCA_OK)
-        status = check(group, cudaEventRecord(group->summed[slot], group->side), "cudaEventRecord");
-    return close_call(group, status, group->side,
-                      reduce_sent_bytes(count * reduce_element_bytes(dtype), base->ranks));
+        status = begin_on_side(group, slot, buf, count, dtype, stream);
+    return close_call(group, status, group->side, sent_bytes);
 }
 
-/* The host waits for nothing: the queue's stream does. An aborted sum lets it go on, with anything in
+/* The host waits for nothing: the queue's stream does. A failed sum lets it go on, with anything in
  * the buffer; the control messages then fail. */
 static enum tca_status all_reduce_await(struct comm_group *base, int slot,
                                         struct kernel_queue *queue)
 {
     struct nccl_group *group = (struct nccl_group *)base;
+    cudaStream_t stream = cuda_queue_from(queue)->stream;
     enum tca_status status = open_call(group);
 
     if (status == TCA_OK)
-        status = check(group,
-                       cudaStreamWaitEvent(cuda_queue_from(queue)->stream, group->summed[slot], 0),
-                       "cudaStreamWaitEvent");
-    pthread_mutex_unlock(&group->mutex);
-    return status;
+        status =
+            check(group,
+                  group->is_by_peer[slot] ? peer_sums_await(group->peer_sums, slot, stream)
+                                          : cudaStreamWaitEvent(stream, group->summed[slot], 0),
+                  "the wait for a begun sum");
+    return close_unwatched(group, status, 0);
 }
 
 static enum tca_status all_gather(struct comm_group *base, void *recv, const void *send,
@@ -355,8 +374,8 @@ static void look(struct nccl_group *group)
 
     if (group->has_failed)
         return;
-    if (one_shot_has_failed(group->one_shot)) {
-        (void)fail(group, "a small sum", "it did not end in time");
+    if (peer_sums_has_failed(group->peer_sums)) {
+        (void)fail(group, "a sum through a peer's memory", "it did not end in time");
         return;
     }
     if (is_broken(group)) {
@@ -424,10 +443,10 @@ static void destroy(struct comm_group *base)
     }
     /* Waits for no peer. Every step ends with an exchange of control messages after the queue is
      * empty, so that no peer still reads from this rank, or writes to it. */
-    one_shot_abort(group->one_shot);
+    peer_sums_abort(group->peer_sums);
     if (group->comm != NULL)
         (void)ncclCommAbort(group->comm);
-    one_shot_destroy(group->one_shot);
+    peer_sums_destroy(group->peer_sums);
     for (int i = 0; i < EVENTS; i++)
         if (*event_of(group, i) != NULL)
             cudaEventDestroy(*event_of(group, i));
@@ -556,13 +575,12 @@ static enum tca_status join(struct nccl_group *group, const struct invitation *i
     return TCA_OK;
 }
 
-static enum tca_status prepare_small(struct nccl_group *group, struct tca_error *error)
+static enum tca_status prepare_peers(struct nccl_group *group, struct tca_error *error)
 {
-    enum tca_status status = one_shot_create(group->control, group->timeout_ms, &group->one_shot);
+    enum tca_status status = peer_sums_create(group->control, group->timeout_ms, &group->peer_sums);
 
     if (status != TCA_OK)
-        return tca_fail(error, status, "agreeing on how small sums go: %s",
-                        tca_status_text(status));
+        return tca_fail(error, status, "agreeing on how sums go: %s", tca_status_text(status));
     return TCA_OK;
 }
 
@@ -574,8 +592,8 @@ static enum tca_status start(struct nccl_group *group, struct tca_error *error)
         return tca_fail(error, TCA_ERR_NO_MEMORY, "no thread to watch NCCL");
     group->has_watcher = true;
     if (ncclGetVersion(&version) == ncclSuccess && group->base.rank == 0)
-        log_info("NCCL %d, %d ranks, small sums %s", version, group->base.ranks,
-                 group->one_shot != NULL ? "through the peers' memory" : "by NCCL");
+        log_info("NCCL %d, %d ranks, %s", version, group->base.ranks,
+                 peer_sums_text(group->peer_sums));
     return TCA_OK;
 }
 
@@ -599,8 +617,8 @@ enum tca_status comm_nccl_create(struct comm_group *control, int device, int tim
     status = invite(group, prepare(group, error), &invitation, error);
     if (status == TCA_OK)
         status = join(group, &invitation, error);
-    if (status == TCA_OK && sums == COMM_NCCL_SUMS_LARGE)
-        status = prepare_small(group, error);
+    if (status == TCA_OK && sums == COMM_NCCL_SUMS_OTHER)
+        status = prepare_peers(group, error);
     if (status == TCA_OK)
         status = start(group, error);
     if (status != TCA_OK) {

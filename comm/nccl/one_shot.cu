@@ -1,10 +1,11 @@
 /* A thread a line, then the line of a grid's width further: it sends its values to all ranks, waits for
  * theirs and adds them up. No thread waits for another of its GPU. */
 #include "comm/nccl/one_shot_kernel.h"
+#include "comm/nccl/peer_wait.cuh"
 #include "kernels/cuda/bf16.cuh"
 #include "kernels/cuda/chain.cuh"
 
-enum { THREADS = 256, BLOCKS_MOST = 64, LOOKS_AT_ONCE = 1024 };
+enum { THREADS = 256, BLOCKS_MOST = 64 };
 
 /* The two words of a line. */
 struct line {
@@ -33,38 +34,6 @@ static __device__ __forceinline__ line look(const line *from)
 static __device__ __forceinline__ bool is_of(const line &found, uint32_t sequence)
 {
     return found.word[0] >> 32 == sequence && found.word[1] >> 32 == sequence;
-}
-
-static __device__ __forceinline__ uint64_t now_ns()
-{
-    uint64_t ns;
-
-    asm volatile("mov.u64 %0, %globaltimer;" : "=l"(ns));
-    return ns;
-}
-
-/* How a thread waits. */
-struct patience {
-    uint32_t looks;
-    uint64_t since_ns; /* 0: it has not waited long yet */
-};
-
-/* The clock and the host's memory are far away: they are asked once in many looks. */
-static __device__ __forceinline__ bool is_over(patience &own, const one_shot_args &args)
-{
-    volatile uint32_t *broken = args.broken;
-
-    if (++own.looks % LOOKS_AT_ONCE != 0)
-        return false;
-    if (*broken != 0)
-        return true;
-    if (own.since_ns == 0)
-        own.since_ns = now_ns();
-    if (now_ns() - own.since_ns < args.timeout_ns)
-        return false;
-    *broken = 1;
-    __threadfence_system();
-    return true;
 }
 
 /* The values of a line in the buffer: T is uint16_t, a bf16, or float. */
@@ -135,7 +104,7 @@ static __device__ __forceinline__ void send_to_all(const one_shot_args &args, in
     const line sent = {{mark | own.bits.x, mark | own.bits.y}};
 
 #pragma unroll
-    for (int rank = 0; rank < ONE_SHOT_RANKS_MAX; rank++)
+    for (int rank = 0; rank < PEERS_MOST; rank++)
         if (rank < args.ranks && rank != args.rank)
             send((line *)args.to[rank] + index, sent);
 }
@@ -145,7 +114,7 @@ static __device__ __forceinline__ bool receive(uint2 &bits_out, line found, cons
                                                const one_shot_args &args, patience &own)
 {
     while (!is_of(found, args.sequence)) {
-        if (is_over(own, args))
+        if (is_over(own, args.wait))
             return false;
         found = look(from);
     }
@@ -161,15 +130,15 @@ static __device__ __forceinline__ bool sum(const one_shot_args &args, int index,
     const int at = index * values<T>::COUNT;
     const values<T> part = load((const T *)args.buf + at, args.count - at);
     float sums[values<T>::COUNT] = {};
-    line found[ONE_SHOT_RANKS_MAX];
+    line found[PEERS_MOST];
     values<T> total;
 
 #pragma unroll
-    for (int rank = 0; rank < ONE_SHOT_RANKS_MAX; rank++)
+    for (int rank = 0; rank < PEERS_MOST; rank++)
         if (rank < args.ranks && rank != args.rank)
             found[rank] = look((const line *)args.from[rank] + index);
 #pragma unroll
-    for (int rank = 0; rank < ONE_SHOT_RANKS_MAX; rank++) {
+    for (int rank = 0; rank < PEERS_MOST; rank++) {
         values<T> term = part;
 
         if (rank >= args.ranks)

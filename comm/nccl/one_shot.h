@@ -9,43 +9,35 @@
  * as NCCL's kernels on another stream, be they begun before and awaited after. The kernel has so few
  * blocks that all of them run at once.
  *
- * No sum waits for ever: it leaves after the time limit, or once one_shot_abort() was called, with
- * anything in its buffer; one_shot_has_failed() then says so, before a wait for the stream ends.
- *
- * Used by the group's thread; has_failed() and abort() by any. Calls are on one stream. */
+ * Used by the group's thread. Calls are on one stream. */
 #ifndef COMM_NCCL_ONE_SHOT_H
 #define COMM_NCCL_ONE_SHOT_H
 
-#include "comm/group.h"
+#include "comm/nccl/peer_memory.h"
 
 #include <cuda_runtime_api.h>
 
 #include <stdbool.h>
 
-struct one_shot;
+/* The fields are private. */
+struct one_shot {
+    const struct peer_memory *peers; /* borrowed */
+    size_t offset;                   /* of what it uses of them */
+    uint32_t sequence;               /* of the next sum */
+};
 
-/* Collective over `control`, which is borrowed for the call; on this thread's current device.
- * timeout_ms: how long a sum, or a message of this call, waits for peers. *one_shot_out: owned; NULL on
- * all ranks where they are of several hosts or too many, or some rank cannot reach another's memory, which
- * is logged. TCA_ERR_COMM: a peer did not answer; TCA_ERR_NO_MEMORY. */
-enum tca_status one_shot_create(struct comm_group *control, int timeout_ms,
-                                struct one_shot **one_shot_out);
+/* What it takes of every rank's peer memory. */
+size_t one_shot_bytes(int ranks);
+/* offset: where that begins, aligned to 16 bytes; equal on all ranks. */
+void one_shot_init(struct one_shot *one_shot, const struct peer_memory *peers, size_t offset);
 
-/* Whether a sum of so many bytes goes this way: the same on all ranks. NULL: none does. */
-bool one_shot_takes(const struct one_shot *one_shot, size_t bytes);
+/* Whether a sum of so many bytes is small. */
+bool one_shot_takes(size_t bytes);
 
 /* Enqueue: buf = the sum of all ranks' buf, added in f32 in the order of the ranks and rounded once:
  * every rank gets the same bits. buf: device [count], aligned to its elements; count: at least 1 and
  * as one_shot_takes() allows. */
 cudaError_t one_shot_sum(struct one_shot *one_shot, void *buf, size_t count,
                          enum kernel_dtype dtype, cudaStream_t stream);
-
-/* Some sum did not get what it waited for, or abort() was called. NULL: no. */
-bool one_shot_has_failed(const struct one_shot *one_shot);
-/* Let go what waits on the device. NULL is a no-op. */
-void one_shot_abort(struct one_shot *one_shot);
-/* Waits for no peer. No peer has a sum with this rank under way, or the group has failed. NULL is a
- * no-op. */
-void one_shot_destroy(struct one_shot *one_shot);
 
 #endif

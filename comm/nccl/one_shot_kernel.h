@@ -5,6 +5,7 @@
 #ifndef COMM_NCCL_ONE_SHOT_KERNEL_H
 #define COMM_NCCL_ONE_SHOT_KERNEL_H
 
+#include "comm/nccl/peer_wait.h"
 #include "kernels/backend.h"
 
 #include <cuda_runtime_api.h>
@@ -16,7 +17,6 @@ extern "C" {
 #endif
 
 enum {
-    ONE_SHOT_RANKS_MAX = 8,
     ONE_SHOT_BYTES = 256 << 10, /* of values */
     ONE_SHOT_LINE_VALUES = 8,   /* bytes of values in a line */
     ONE_SHOT_LINE_BYTES = 16,
@@ -24,12 +24,11 @@ enum {
 };
 
 struct one_shot_args {
-    void *buf;                    /* [count] */
-    void *to[ONE_SHOT_RANKS_MAX]; /* [lines] in the memory of each rank, for what this one sends */
+    void *buf;            /* [count] */
+    void *to[PEERS_MOST]; /* [lines] in the memory of each rank, for what this one sends */
     /* [lines] in this rank's memory, by the rank that sends them; its own is not used. */
-    const void *from[ONE_SHOT_RANKS_MAX];
-    uint32_t *broken; /* host memory: not 0 once a sum has failed or was aborted */
-    uint64_t timeout_ns;
+    const void *from[PEERS_MOST];
+    struct peer_wait wait;
     uint32_t sequence; /* of the sum; not 0 */
     int rank, ranks;
     int count;

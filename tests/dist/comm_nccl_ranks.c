@@ -487,7 +487,7 @@ static const char *run_check(const struct rank *rank, const char *what, void *de
 static const char *check(struct comm_group *control, const char *what)
 {
     const enum comm_nccl_sums sums =
-        strcmp(what, "only_nccl") == 0 ? COMM_NCCL_SUMS_ALL : COMM_NCCL_SUMS_LARGE;
+        strcmp(what, "only_nccl") == 0 ? COMM_NCCL_SUMS_ALL : COMM_NCCL_SUMS_OTHER;
     struct rank rank = {.backend = kernel_backend_cuda()};
     void *host = calloc(COUNT_MAX + 1, sizeof(float));
     struct tca_error error = {.text = ""};
