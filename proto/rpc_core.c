@@ -20,6 +20,7 @@ enum {
     IDLE_MS = 15 * 60 * 1000,
     HANDSHAKE_MS = 20 * 1000,
     STREAMS_PER_CONNECTION = 1024,
+    WINDOW_BYTES = 2 << 20, /* under way on a stream: 2 pieces of an upload */
     /* Of all connections of a server together: messages that are not complete, headers, buffers.
      * When it is spent, C-core ends calls RESOURCE_EXHAUSTED. */
     MEMORY_BYTES = 256 * 1024 * 1024,
@@ -36,8 +37,7 @@ enum {
 #define NO_COMPRESSION                                                                             \
     SETTING(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1 << GRPC_COMPRESS_NONE)
 
-/* The server's streams keep HTTP/2's initial window, and a message that is being read gets the room
- * it needs. A window that C-core adapts to bandwidth and memory may shrink below what a client has
+/* The server's streams have a window of one size. A window that C-core adapts to bandwidth and memory may shrink below what a client has
  * sent; the client may still end its stream, with an empty frame, but C-core 1.51 finds that these
  * 0 bytes overflow the negative window and resets the call: INTERNAL, instead of our status. */
 static grpc_arg server_settings[] = {
@@ -53,6 +53,7 @@ static grpc_arg server_settings[] = {
     SETTING(GRPC_ARG_MAX_CONNECTION_IDLE_MS, IDLE_MS),
     SETTING(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, HANDSHAKE_MS),
     SETTING(GRPC_ARG_HTTP2_BDP_PROBE, 0), /* no windows that adapt, see above */
+    SETTING(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, WINDOW_BYTES),
     NO_COMPRESSION,
 };
 

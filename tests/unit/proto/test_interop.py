@@ -237,8 +237,8 @@ class Frames(ServerTest):
             pass
         settings = [pair for kind, _, _, payload in self.received if kind == self.SETTINGS
                     for pair in struct.iter_unpack(">HI", payload)]
-        self.assertEqual([value for name, value in settings if name == self.INITIAL_WINDOW],
-                         [65535])
+        windows = [value for name, value in settings if name == self.INITIAL_WINDOW]
+        self.assertEqual(windows, [2 << 20])
         self.assertEqual([payload for kind, _, _, payload in self.received if kind == self.PING],
                          [b"the last"])
 
