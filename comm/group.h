@@ -46,13 +46,14 @@ struct comm_ops {
 
     /* all_reduce_sum in two calls, for a sum beside what is enqueued between them. begin: sum what is
      * in buf once `queue` comes here. await: what is enqueued from now on finds the sum in buf, which
-     * nothing reads or writes between. slot: 0 .. COMM_SLOTS - 1, each begun anew only after its await.
+     * nothing reads or writes between. With rest_out it may leave the last addition to who reads the sum:
+     * buf + *rest_out, device [count], there until the slot is begun anew; or NULL: it is in buf. slot: 0 .. COMM_SLOTS - 1, each begun anew only after its await.
      * Other collectives may come between. Either call may be the one that waits for peers, fails, and
      * counts the bytes sent. */
     enum tca_status (*all_reduce_begin)(struct comm_group *group, int slot, void *buf, size_t count,
                                         enum kernel_dtype dtype, struct kernel_queue *queue);
     enum tca_status (*all_reduce_await)(struct comm_group *group, int slot,
-                                        struct kernel_queue *queue);
+                                        struct kernel_queue *queue, const void **rest_out);
 
     /* recv[r] = what rank r sends. recv: device [ranks, bytes]; send: device [bytes], apart from recv
      * or this rank's own place in it. Waits as all_reduce_sum does. */

@@ -163,12 +163,12 @@ struct kernel_backend {
                              const struct kernel_weight *table, const int32_t *ids, int rows,
                              int first_id);
 
-    /* x += delta (unless NULL); out = x / sqrt(mean(x^2) + eps) * weight, per row (unless out is
-     * NULL). x: [rows, cols] f32; delta: [rows, cols] act; out: [rows, cols] bf16;
+    /* x += delta + rest (each unless NULL; rest only with delta); out = x / sqrt(mean(x^2) + eps) * weight, per row (unless out is
+     * NULL). x: [rows, cols] f32; delta, rest: [rows, cols] act; out: [rows, cols] bf16;
      * weight: [cols] f32. */
     enum tca_status (*residual_norm)(struct kernel_queue *queue, uint16_t *out, float *x,
-                                     const void *delta, const float *weight, int rows, int cols,
-                                     float eps);
+                                     const void *delta, const void *rest, const float *weight,
+                                     int rows, int cols, float eps);
 
     /* table_out[t][i] = {cos, sin}(position[t] * inv_freq[i]) * magnitude, the product in f32 as
      * Hugging Face computes it. positions: host [rows]; inv_freq: device [half] f32;

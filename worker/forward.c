@@ -686,7 +686,7 @@ enum tca_status forward_logits(struct forward *forward, const int32_t *rows, int
     TCA_TRY(backend->take_rows(device->queue, forward->last_residual, forward->residual.rows, rows,
                                count, config->hidden));
     TCA_TRY(backend->residual_norm(device->queue, forward->last_normed, forward->last_residual,
-                                   NULL, weights->final_norm, count, config->hidden,
+                                   NULL, NULL, weights->final_norm, count, config->hidden,
                                    config->rms_eps));
     TCA_TRY(backend->linear(device->queue, forward->logits, KERNEL_F32, forward->last_normed,
                             weights->lm_head, NULL, count));

@@ -44,11 +44,12 @@ enum tca_status residual_norm(struct residual *residual, int index, bool has_del
     const struct residual_part *part = &residual->part[index];
     const struct device *device = residual->device;
     struct comm_group *group = residual->group;
+    const void *rest = NULL;
 
     if (has_delta && residual->parts > 1)
-        TCA_TRY(group->ops->all_reduce_await(group, index, device->queue));
+        TCA_TRY(group->ops->all_reduce_await(group, index, device->queue, &rest));
     return device->backend->residual_norm(device->queue, weight == NULL ? NULL : part->normed,
-                                          part->rows, has_delta ? part->delta : NULL, weight,
+                                          part->rows, has_delta ? part->delta : NULL, rest, weight,
                                           part->count, residual->hidden, residual->eps);
 }
 

@@ -228,12 +228,14 @@ static enum tca_status all_reduce_begin(struct comm_group *base, int slot, void 
 }
 
 static enum tca_status all_reduce_await(struct comm_group *base, int slot,
-                                        struct kernel_queue *queue)
+                                        struct kernel_queue *queue, const void **rest_out)
 {
     struct begun_sum *begun = &((struct local_group *)base)->begun[slot];
 
     if (!begun->is_begun)
         return TCA_ERR_INVALID;
+    if (rest_out != NULL)
+        *rest_out = NULL;
     begun->is_begun = false;
     return all_reduce_sum(base, begun->buf, begun->count, begun->dtype, queue);
 }

@@ -275,10 +275,12 @@ static enum tca_status all_reduce_begin(struct comm_group *base, int slot, void 
 }
 
 static enum tca_status all_reduce_await(struct comm_group *base, int slot,
-                                        struct kernel_queue *queue)
+                                        struct kernel_queue *queue, const void **rest_out)
 {
     (void)slot;
     (void)queue;
+    if (rest_out != NULL)
+        *rest_out = NULL;
     return ((struct mpi_group *)base)->whole->has_failed ? TCA_ERR_COMM : TCA_OK;
 }
 

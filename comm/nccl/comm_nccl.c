@@ -257,18 +257,20 @@ static enum tca_status all_reduce_begin(struct comm_group *base, int slot, void 
 /* The host waits for nothing: the queue's stream does. A failed sum lets it go on, with anything in
  * the buffer; the control messages then fail. */
 static enum tca_status all_reduce_await(struct comm_group *base, int slot,
-                                        struct kernel_queue *queue)
+                                        struct kernel_queue *queue, const void **rest_out)
 {
     struct nccl_group *group = (struct nccl_group *)base;
     cudaStream_t stream = cuda_queue_from(queue)->stream;
     enum tca_status status = open_call(group);
 
+    if (rest_out != NULL)
+        *rest_out = NULL;
     if (status == TCA_OK)
-        status =
-            check(group,
-                  group->is_by_peer[slot] ? peer_sums_await(group->peer_sums, slot, stream)
-                                          : cudaStreamWaitEvent(stream, group->summed[slot], 0),
-                  "the wait for a begun sum");
+        status = check(group,
+                       group->is_by_peer[slot]
+                           ? peer_sums_await(group->peer_sums, slot, stream, rest_out)
+                           : cudaStreamWaitEvent(stream, group->summed[slot], 0),
+                       "the wait for a begun sum");
     return close_unwatched(group, status, 0);
 }
 

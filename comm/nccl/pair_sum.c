@@ -134,7 +134,8 @@ cudaError_t pair_sum_begin(struct pair_sum *pair, int slot, void *buf, size_t co
     return cudaEventRecord(begun->copied, pair->side);
 }
 
-cudaError_t pair_sum_await(struct pair_sum *pair, int slot, cudaStream_t stream)
+cudaError_t pair_sum_await(struct pair_sum *pair, int slot, cudaStream_t stream,
+                           const void **rest_out)
 {
     const struct slot *begun = &pair->slot[slot];
     const int rank = pair->peers->rank;
@@ -146,6 +147,11 @@ cudaError_t pair_sum_await(struct pair_sum *pair, int slot, cudaStream_t stream)
                                        .count = begun->count};
 
     TRY_CUDA(cudaStreamWaitEvent(stream, begun->copied, 0));
-    pair_sum_launch(stream, &args, begun->dtype);
+    if (rest_out != NULL) {
+        *rest_out = args.arrived;
+        pair_sum_launch_wait(stream, &args);
+    } else {
+        pair_sum_launch(stream, &args, begun->dtype);
+    }
     return cudaGetLastError();
 }

@@ -45,6 +45,24 @@ static __device__ void add_rest(T *buf, const T *arrived, size_t first, size_t c
         buf[i] = bf16_of_float(float_of_bf16(buf[i]) + float_of_bf16(__ldcg(arrived + i)));
 }
 
+/* false: it does not come. */
+static __device__ bool await_peer(const pair_sum_args &args)
+{
+    patience own = {};
+
+    while ((int32_t)(number_at(args.number) - args.wanted) < 0)
+        if (is_over(own, args.wait))
+            return false;
+    return true;
+}
+
+static __global__ void pair_wait(const pair_sum_args args)
+{
+    chain_let_next_begin();
+    chain_wait();
+    (void)await_peer(args);
+}
+
 template <class T>
 static __global__ void __launch_bounds__(THREADS) pair_sum(const pair_sum_args args)
 {
@@ -54,15 +72,11 @@ static __global__ void __launch_bounds__(THREADS) pair_sum(const pair_sum_args a
     uint4 *buf = (uint4 *)args.buf;
     const uint4 *arrived = (const uint4 *)args.arrived;
     __shared__ bool has_come;
-    patience own = {};
 
     chain_let_next_begin();
     chain_wait();
-    if (threadIdx.x == 0) {
-        has_come = true;
-        while (has_come && (int32_t)(number_at(args.number) - args.wanted) < 0)
-            has_come = !is_over(own, args.wait);
-    }
+    if (threadIdx.x == 0)
+        has_come = await_peer(args);
     __syncthreads();
     if (!has_come)
         return;
@@ -91,4 +105,9 @@ void pair_sum_launch(cudaStream_t stream, const struct pair_sum_args *args, enum
         start<float>(stream, args);
     else
         start<uint16_t>(stream, args);
+}
+
+void pair_sum_launch_wait(cudaStream_t stream, const struct pair_sum_args *args)
+{
+    chain_launch(stream, pair_wait, 1, 1, 0, *args);
 }

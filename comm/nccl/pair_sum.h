@@ -37,7 +37,8 @@ void pair_sum_destroy(struct pair_sum *pair); /* NULL is a no-op */
 cudaError_t pair_sum_begin(struct pair_sum *pair, int slot, void *buf, size_t count,
                            enum kernel_dtype dtype, cudaStream_t stream);
 /* Enqueue on `stream`: the buffer of the slot's begun sum = the sum, added in f32 and rounded once: the
- * same bits on both ranks. */
-cudaError_t pair_sum_await(struct pair_sum *pair, int slot, cudaStream_t stream);
+ * same bits on both ranks. With rest_out: a wait alone, for *rest_out, which is to be added. */
+cudaError_t pair_sum_await(struct pair_sum *pair, int slot, cudaStream_t stream,
+                           const void **rest_out);
 
 #endif

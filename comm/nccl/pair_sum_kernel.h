@@ -25,6 +25,8 @@ struct pair_sum_args {
 /* Enqueue buf += arrived, of f32 or bf16. */
 void pair_sum_launch(cudaStream_t stream, const struct pair_sum_args *args,
                      enum kernel_dtype dtype);
+/* Enqueue a wait until `number` is at least `wanted`. */
+void pair_sum_launch_wait(cudaStream_t stream, const struct pair_sum_args *args);
 
 #ifdef __cplusplus
 }

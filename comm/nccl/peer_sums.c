@@ -78,7 +78,7 @@ cudaError_t peer_sums_sum(struct peer_sums *sums, void *buf, size_t count, enum 
     if (one_shot_takes(count * reduce_element_bytes(dtype)))
         return one_shot_sum(&sums->small, buf, count, dtype, stream);
     code = pair_sum_begin(sums->pair, slot, buf, count, dtype, stream);
-    return code == cudaSuccess ? pair_sum_await(sums->pair, slot, stream) : code;
+    return code == cudaSuccess ? pair_sum_await(sums->pair, slot, stream, NULL) : code;
 }
 
 cudaError_t peer_sums_begin(struct peer_sums *sums, int slot, void *buf, size_t count,
@@ -87,9 +87,10 @@ cudaError_t peer_sums_begin(struct peer_sums *sums, int slot, void *buf, size_t 
     return pair_sum_begin(sums->pair, slot, buf, count, dtype, stream);
 }
 
-cudaError_t peer_sums_await(struct peer_sums *sums, int slot, cudaStream_t stream)
+cudaError_t peer_sums_await(struct peer_sums *sums, int slot, cudaStream_t stream,
+                            const void **rest_out)
 {
-    return pair_sum_await(sums->pair, slot, stream);
+    return pair_sum_await(sums->pair, slot, stream, rest_out);
 }
 
 const char *peer_sums_text(const struct peer_sums *sums)

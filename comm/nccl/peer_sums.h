@@ -28,7 +28,8 @@ cudaError_t peer_sums_sum(struct peer_sums *sums, void *buf, size_t count, enum 
                           cudaStream_t stream);
 cudaError_t peer_sums_begin(struct peer_sums *sums, int slot, void *buf, size_t count,
                             enum kernel_dtype dtype, cudaStream_t stream);
-cudaError_t peer_sums_await(struct peer_sums *sums, int slot, cudaStream_t stream);
+cudaError_t peer_sums_await(struct peer_sums *sums, int slot, cudaStream_t stream,
+                            const void **rest_out);
 
 /* What goes this way, for the log. */
 const char *peer_sums_text(const struct peer_sums *sums);

@@ -26,8 +26,8 @@ enum tca_status cpu_embed(struct kernel_queue *base, float *out, const struct ke
 
 /* row_ops.c */
 enum tca_status cpu_residual_norm(struct kernel_queue *base, uint16_t *out, float *x,
-                                  const void *delta, const float *weight, int rows, int cols,
-                                  float eps);
+                                  const void *delta, const void *rest, const float *weight,
+                                  int rows, int cols, float eps);
 enum tca_status cpu_swiglu(struct kernel_queue *base, uint16_t *out, const void *gate_up, int rows,
                            int cols);
 enum tca_status cpu_take_rows(struct kernel_queue *base, float *out, const float *x,

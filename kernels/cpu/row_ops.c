@@ -34,7 +34,7 @@ struct norm_job {
     const struct cpu_rows *kernels;
     uint16_t *out;
     float *x;
-    const float *delta;
+    const float *delta, *rest;
     const float *weight;
     int cols;
     float eps;
@@ -45,21 +45,22 @@ static void norm_rows(void *context, int first, int rows)
     const struct norm_job *job = context;
     for (int row = first; row < first + rows; row++) {
         size_t at = (size_t)row * (size_t)job->cols;
-        job->kernels->residual_norm(job->out ? job->out + at : NULL, job->x + at,
-                                    job->delta ? job->delta + at : NULL, job->weight, job->cols,
-                                    job->eps);
+        job->kernels->residual_norm(
+            job->out ? job->out + at : NULL, job->x + at, job->delta ? job->delta + at : NULL,
+            job->rest ? job->rest + at : NULL, job->weight, job->cols, job->eps);
     }
 }
 
 enum tca_status cpu_residual_norm(struct kernel_queue *base, uint16_t *out, float *x,
-                                  const void *delta, const float *weight, int rows, int cols,
-                                  float eps)
+                                  const void *delta, const void *rest, const float *weight,
+                                  int rows, int cols, float eps)
 {
     struct cpu_queue *queue = cpu_queue_from(base);
     struct norm_job job = {.kernels = cpu_rows(queue->isa),
                            .out = out,
                            .x = x,
                            .delta = delta,
+                           .rest = rest,
                            .weight = weight,
                            .cols = cols,
                            .eps = eps};

@@ -10,8 +10,8 @@
 /* Every call works on one row; arrays do not overlap. */
 struct cpu_rows {
     /* x += delta (unless NULL); out = x / sqrt(mean(x^2) + eps) * weight (unless NULL). */
-    void (*residual_norm)(uint16_t *out, float *x, const float *delta, const float *weight,
-                          int cols, float eps);
+    void (*residual_norm)(uint16_t *out, float *x, const float *delta, const float *rest,
+                          const float *weight, int cols, float eps);
     /* out = silu(gate) * up. */
     void (*swiglu)(uint16_t *out, const float *gate, const float *up, int cols);
     /* out = x / sqrt(mean(x^2) + eps) * weight in f32. */

@@ -47,9 +47,13 @@ static float inverse_rms(const float *x, int cols, float eps)
 }
 
 static void residual_norm(uint16_t *restrict out, float *restrict x, const float *restrict delta,
-                          const float *restrict weight, int cols, float eps)
+                          const float *restrict rest, const float *restrict weight, int cols,
+                          float eps)
 {
-    if (delta) {
+    if (delta && rest) {
+        for (int i = 0; i < cols; i++)
+            x[i] += delta[i] + rest[i];
+    } else if (delta) {
         for (int i = 0; i < cols; i++)
             x[i] += delta[i];
     }

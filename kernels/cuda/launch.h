@@ -32,7 +32,8 @@ void cuda_launch_embed(cudaStream_t stream, float *out, const uint16_t *table, i
                        int cols, const int32_t *ids, int rows, int first_id);
 
 void cuda_launch_residual_norm(cudaStream_t stream, uint16_t *out, float *x, const uint16_t *delta,
-                               const float *weight, int rows, int cols, float eps);
+                               const uint16_t *rest, const float *weight, int rows, int cols,
+                               float eps);
 
 void cuda_launch_rope_table(cudaStream_t stream, float *table_out, const int32_t *positions,
                             int rows, const float *inv_freq, int half, float magnitude);

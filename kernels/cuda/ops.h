@@ -33,8 +33,8 @@ enum tca_status cuda_embed(struct kernel_queue *queue, float *out,
                            const struct kernel_weight *table, const int32_t *ids, int rows,
                            int first_id);
 enum tca_status cuda_residual_norm(struct kernel_queue *queue, uint16_t *out, float *x,
-                                   const void *delta, const float *weight, int rows, int cols,
-                                   float eps);
+                                   const void *delta, const void *rest, const float *weight,
+                                   int rows, int cols, float eps);
 enum tca_status cuda_rope_table(struct kernel_queue *queue, float *table_out,
                                 const int32_t *positions, int rows, const float *inv_freq, int half,
                                 float magnitude);

@@ -33,13 +33,13 @@ enum tca_status cuda_embed(struct kernel_queue *base, float *out, const struct k
 }
 
 enum tca_status cuda_residual_norm(struct kernel_queue *base, uint16_t *out, float *x,
-                                   const void *delta, const float *weight, int rows, int cols,
-                                   float eps)
+                                   const void *delta, const void *rest, const float *weight,
+                                   int rows, int cols, float eps)
 {
     if (rows == 0)
         return TCA_OK;
-    cuda_launch_residual_norm(cuda_queue_from(base)->stream, out, x, delta, weight, rows, cols,
-                              eps);
+    cuda_launch_residual_norm(cuda_queue_from(base)->stream, out, x, delta, rest, weight, rows,
+                              cols, eps);
     return cuda_launch_status("residual_norm");
 }
 

@@ -66,9 +66,9 @@ template <> struct vector<1> {
     {
         *to = value[0];
     }
-    __device__ void add(const uint16_t *from)
+    __device__ void load_bf16(const uint16_t *from)
     {
-        value[0] += float_of_bf16(*from);
+        value[0] = float_of_bf16(*from);
     }
     __device__ void store_bf16(uint16_t *to) const
     {
@@ -85,14 +85,12 @@ template <> struct vector<4> {
     {
         *(float4 *)to = *(const float4 *)value;
     }
-    __device__ void add(const uint16_t *from)
+    __device__ void load_bf16(const uint16_t *from)
     {
-        ushort4 four = *(const ushort4 *)from;
+        uint2 pairs = *(const uint2 *)from;
 
-        value[0] += float_of_bf16(four.x);
-        value[1] += float_of_bf16(four.y);
-        value[2] += float_of_bf16(four.z);
-        value[3] += float_of_bf16(four.w);
+        *(float2 *)value = floats_of_pair(pairs.x);
+        *(float2 *)(value + 2) = floats_of_pair(pairs.y);
     }
     __device__ void store_bf16(uint16_t *to) const
     {
@@ -100,17 +98,35 @@ template <> struct vector<4> {
     }
 };
 
-/* x += delta, of VECTOR columns from `col`. */
 template <int VECTOR>
-static __device__ __forceinline__ vector<VECTOR> add_delta(float *x, const uint16_t *delta, int col)
+static __device__ __forceinline__ void add(vector<VECTOR> &to, const vector<VECTOR> &other)
 {
-    vector<VECTOR> v;
+    for (int i = 0; i < VECTOR; i++)
+        to.value[i] += other.value[i];
+}
 
-    v.load(x + col);
-    if (delta != NULL) {
-        v.add(delta + col);
-        v.store(x + col);
+/* What is added to the residual stream: delta + rest, each unless NULL. */
+struct addends {
+    const uint16_t *delta, *rest;
+};
+
+/* x += delta + rest, of VECTOR columns from `at`. */
+template <int VECTOR>
+static __device__ __forceinline__ vector<VECTOR> add_delta(float *x, const addends &from,
+                                                           int64_t at)
+{
+    vector<VECTOR> v, delta, rest;
+
+    v.load(x + at);
+    if (from.delta == NULL)
+        return v;
+    delta.load_bf16(from.delta + at);
+    if (from.rest != NULL) {
+        rest.load_bf16(from.rest + at);
+        add(delta, rest);
     }
+    add(v, delta);
+    v.store(x + at);
     return v;
 }
 
@@ -134,7 +150,7 @@ static __device__ __forceinline__ void store_scaled(uint16_t *out, vector<VECTOR
 
 /* The second pass finds the row in the cache. */
 template <int VECTOR>
-static __global__ void residual_norm(uint16_t *out, float *x, const uint16_t *delta,
+static __global__ void residual_norm(uint16_t *out, float *x, const addends from,
                                      const float *weight, int cols, float eps)
 {
     const int64_t row = (int64_t)blockIdx.x * cols;
@@ -142,16 +158,15 @@ static __global__ void residual_norm(uint16_t *out, float *x, const uint16_t *de
 
     chain_let_next_begin();
     chain_wait();
-    x += row;
     for (int col = threadIdx.x * VECTOR; col < cols; col += THREADS * VECTOR)
-        squares += squares_of(add_delta<VECTOR>(x, delta == NULL ? NULL : delta + row, col));
+        squares += squares_of(add_delta<VECTOR>(x, from, row + col));
     if (out == NULL)
         return;
     float scale = rsqrtf(block_sum<THREADS>(squares) / (float)cols + eps);
     for (int col = threadIdx.x * VECTOR; col < cols; col += THREADS * VECTOR) {
         vector<VECTOR> v, w;
 
-        v.load(x + col);
+        v.load(x + row + col);
         w.load(weight + col);
         store_scaled(out + row + col, v, w, scale);
     }
@@ -159,8 +174,8 @@ static __global__ void residual_norm(uint16_t *out, float *x, const uint16_t *de
 
 /* Few rows, as decode steps have: a thread keeps its columns, and the weights are there before them. */
 static __global__ void __launch_bounds__(WIDE_THREADS)
-    residual_norm_wide(uint16_t *out, float *x, const uint16_t *delta, const float *weight,
-                       int cols, float eps)
+    residual_norm_wide(uint16_t *out, float *x, const addends from, const float *weight, int cols,
+                       float eps)
 {
     enum { VECTOR = 4 };
     const int64_t row = (int64_t)blockIdx.x * cols;
@@ -173,7 +188,7 @@ static __global__ void __launch_bounds__(WIDE_THREADS)
         w.load(weight + col);
     chain_wait();
     if (has_columns)
-        v = add_delta<VECTOR>(x + row, delta == NULL ? NULL : delta + row, col);
+        v = add_delta<VECTOR>(x, from, row + col);
     if (out == NULL)
         return;
     float scale = rsqrtf(block_sum<WIDE_THREADS>(squares_of(v)) / (float)cols + eps);
@@ -234,18 +249,23 @@ void cuda_launch_embed(cudaStream_t stream, float *out, const uint16_t *table, i
 }
 
 void cuda_launch_residual_norm(cudaStream_t stream, uint16_t *out, float *x, const uint16_t *delta,
-                               const float *weight, int rows, int cols, float eps)
+                               const uint16_t *rest, const float *weight, int rows, int cols,
+                               float eps)
 {
+    const addends from = {delta, rest};
+
     bool is_aligned =
-        ((uintptr_t)out | (uintptr_t)x | (uintptr_t)delta | (uintptr_t)weight) % 16 == 0;
+        ((uintptr_t)out | (uintptr_t)x | (uintptr_t)delta | (uintptr_t)rest | (uintptr_t)weight) %
+            16 ==
+        0;
 
     if (cols % 4 == 0 && is_aligned && cols <= 4 * WIDE_THREADS && rows <= WIDE_ROWS_MOST)
-        chain_launch(stream, residual_norm_wide, rows, WIDE_THREADS, 0, out, x, delta, weight, cols,
+        chain_launch(stream, residual_norm_wide, rows, WIDE_THREADS, 0, out, x, from, weight, cols,
                      eps);
     else if (cols % 4 == 0 && is_aligned)
-        chain_launch(stream, residual_norm<4>, rows, THREADS, 0, out, x, delta, weight, cols, eps);
+        chain_launch(stream, residual_norm<4>, rows, THREADS, 0, out, x, from, weight, cols, eps);
     else
-        chain_launch(stream, residual_norm<1>, rows, THREADS, 0, out, x, delta, weight, cols, eps);
+        chain_launch(stream, residual_norm<1>, rows, THREADS, 0, out, x, from, weight, cols, eps);
 }
 
 void cuda_launch_swiglu(cudaStream_t stream, uint16_t *out, const uint16_t *gate_up, int rows,

@@ -156,7 +156,8 @@ static void close_begun(const struct rank *rank, const struct begun *begun)
 
 static enum tca_status add(const struct rank *rank, float *rows, const uint16_t *delta)
 {
-    return rank->backend->residual_norm(rank->queue, NULL, rows, delta, NULL, ROWS, COLS, 1e-5F);
+    return rank->backend->residual_norm(rank->queue, NULL, rows, delta, NULL, NULL, ROWS, COLS,
+                                        1e-5F);
 }
 
 /* Waits for nothing: the queue lags behind, so that a sum which does not wait for it finds the delta of
@@ -176,7 +177,7 @@ static enum tca_status enqueue_turn(const struct rank *rank, const struct begun 
     }
     TCA_TRY(group->ops->all_reduce_sum(group, begun->word, 1, KERNEL_F32, rank->queue));
     for (int slot = 0; slot < COMM_SLOTS; slot++) {
-        TCA_TRY(group->ops->all_reduce_await(group, slot, rank->queue));
+        TCA_TRY(group->ops->all_reduce_await(group, slot, rank->queue, NULL));
         TCA_TRY(add(rank, begun->rows[slot], begun->delta[slot]));
     }
     return TCA_OK;
@@ -331,8 +332,8 @@ static const char *run_chain(const struct rank *rank, float *rows, uint16_t *del
         rank->backend->zero(rank->queue, rows, bytes) != TCA_OK)
         return "no chain";
     for (int turn = 0; turn < CHAIN; turn++)
-        if (rank->backend->residual_norm(rank->queue, NULL, rows, delta, NULL, CHAIN_ROWS, COLS,
-                                         1e-5F) != TCA_OK ||
+        if (rank->backend->residual_norm(rank->queue, NULL, rows, delta, NULL, NULL, CHAIN_ROWS,
+                                         COLS, 1e-5F) != TCA_OK ||
             rank->group->ops->all_reduce_sum(rank->group, rows, CHAIN_VALUES, KERNEL_F32,
                                              rank->queue) != TCA_OK)
             return "a sum in a chain failed";
@@ -383,7 +384,7 @@ static enum tca_status enqueue_missed(const struct rank *rank, float *device, co
     for (int slot = 0; slot < COMM_SLOTS; slot++)
         TCA_TRY(group->ops->all_reduce_begin(group, slot, device + 1000 * slot, 1000, KERNEL_F32,
                                              rank->queue));
-    return group->ops->all_reduce_await(group, 0, rank->queue);
+    return group->ops->all_reduce_await(group, 0, rank->queue, NULL);
 }
 
 /* The last rank is missing from sums that the others have begun. */
@@ -410,7 +411,7 @@ static const char *miss_last_rank(const struct rank *rank, void *device, const c
         group->ops->all_reduce_sum(group, device, 1, KERNEL_F32, rank->queue) != TCA_ERR_COMM ||
         group->ops->all_reduce_begin(group, 0, device, 1, KERNEL_F32, rank->queue) !=
             TCA_ERR_COMM ||
-        group->ops->all_reduce_await(group, 0, rank->queue) != TCA_ERR_COMM)
+        group->ops->all_reduce_await(group, 0, rank->queue, NULL) != TCA_ERR_COMM)
         return "the missing rank was not noticed";
     return NULL;
 }

@@ -163,12 +163,12 @@ static void embed_agrees(void **state)
     }
 }
 
-static void check_residual_norm(int rows, int cols, bool has_delta, bool has_out)
+static void check_residual_norm(int rows, int cols, int addends, bool has_out)
 {
     uint64_t random = 5;
     size_t count = (size_t)rows * (size_t)cols;
     float *x = new_floats(count, &random);
-    uint16_t *delta = new_bf16s(count, 1, &random);
+    uint16_t *delta = new_bf16s(count, 1, &random), *rest = new_bf16s(count, 1, &random);
     float *weight = new_floats((size_t)cols, &random);
     float *sum[SIDES];
     uint16_t *normed[SIDES] = {NULL, NULL};
@@ -176,18 +176,22 @@ static void check_residual_norm(int rows, int cols, bool has_delta, bool has_out
     for (int i = 0; i < SIDES; i++) {
         const struct side *side = &sides[i];
         void *device_x = put(side, x, count * sizeof(*x));
-        void *device_delta = has_delta ? put_act(side, delta, count) : NULL;
+        void *device_delta = addends > 0 ? put_act(side, delta, count) : NULL;
+        void *device_rest = addends > 1 ? put_act(side, rest, count) : NULL;
         void *device_weight = put(side, weight, (size_t)cols * sizeof(*weight));
         void *out = has_out ? put(side, NULL, count * sizeof(uint16_t)) : NULL;
 
         assert_int_equal(side->backend->residual_norm(side->queue, out, device_x, device_delta,
-                                                      device_weight, rows, cols, 1e-5f),
+                                                      device_rest, device_weight, rows, cols,
+                                                      1e-5f),
                          TCA_OK);
         sum[i] = take(side, device_x, count * sizeof(*x));
         if (has_out)
             normed[i] = take(side, out, count * sizeof(uint16_t));
-        if (has_delta)
+        if (addends > 0)
             drop(side, device_delta, count * act_bytes(side));
+        if (addends > 1)
+            drop(side, device_rest, count * act_bytes(side));
         drop(side, device_weight, (size_t)cols * sizeof(*weight));
     }
     assert_memory_equal(sum[SIDE_CPU], sum[SIDE_CUDA], count * sizeof(float));
@@ -199,6 +203,7 @@ static void check_residual_norm(int rows, int cols, bool has_delta, bool has_out
     }
     free(x);
     free(delta);
+    free(rest);
     free(weight);
 }
 
@@ -208,10 +213,11 @@ static void residual_norm_agrees(void **state)
     static const int widths[] = {1, 3, 64, 255, 320, 576, 1025, 4096, 16384};
 
     for (size_t i = 0; i < sizeof(widths) / sizeof(widths[0]); i++) {
-        check_residual_norm(1, widths[i], true, true);
-        check_residual_norm(5, widths[i], false, true);
-        check_residual_norm(33, widths[i], true, false);
-        check_residual_norm(65, widths[i], true, true);
+        check_residual_norm(1, widths[i], 1, true);
+        check_residual_norm(2, widths[i], 2, true);
+        check_residual_norm(5, widths[i], 0, true);
+        check_residual_norm(33, widths[i], 1, false);
+        check_residual_norm(65, widths[i], 2, true);
     }
 }
 

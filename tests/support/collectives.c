@@ -110,7 +110,7 @@ static const char *check_begun(struct comm_group *group, size_t count, float *bu
         if (ops->all_reduce_sum(group, buf[COMM_SLOTS], count, KERNEL_F32, NULL) != TCA_OK ||
             !is_exact_sum(buf[COMM_SLOTS], count, message + 1, group->ranks))
             return "wrong sum beside begun ones";
-        if (ops->all_reduce_await(group, slot, NULL) != TCA_OK ||
+        if (ops->all_reduce_await(group, slot, NULL, NULL) != TCA_OK ||
             !is_exact_sum(buf[slot], count, message, group->ranks))
             return "wrong begun sum";
         if (message + COMM_SLOTS >= TURNS * COMM_SLOTS)

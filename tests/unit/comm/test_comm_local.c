@@ -89,7 +89,7 @@ static enum tca_status make_missed_call(struct comm_group *group)
     case MISSED_BEGUN:
         if (group->ops->all_reduce_begin(group, 0, send, 1, KERNEL_F32, NULL) != TCA_OK)
             return TCA_ERR_INVALID;
-        return group->ops->all_reduce_await(group, 0, NULL);
+        return group->ops->all_reduce_await(group, 0, NULL, NULL);
     case MISSED_GATHER:
         return group->ops->all_gather(group, recv, send, sizeof(float), NULL);
     case MISSED_ALL_TO_ALL:
@@ -245,14 +245,15 @@ static const char *use_slots_wrongly(struct comm_group *group)
     const struct comm_ops *ops = group->ops;
     float value = 1, other = 1;
 
-    if (ops->all_reduce_await(group, 0, NULL) != TCA_ERR_INVALID)
+    if (ops->all_reduce_await(group, 0, NULL, NULL) != TCA_ERR_INVALID)
         return "a sum was awaited that was not begun";
     if (ops->all_reduce_begin(group, 0, &value, 1, KERNEL_F32, NULL) != TCA_OK ||
         ops->all_reduce_begin(group, 0, &other, 1, KERNEL_F32, NULL) != TCA_ERR_INVALID)
         return "a slot was begun twice";
     if (value > 1.0F)
         return "summed before it is awaited";
-    return ops->all_reduce_await(group, 0, NULL) == TCA_OK && value == 2.0F ? NULL : "wrong sum";
+    return ops->all_reduce_await(group, 0, NULL, NULL) == TCA_OK && value == 2.0F ? NULL
+                                                                                  : "wrong sum";
 }
 
 static void slots_used_wrongly_are_refused(void **state)

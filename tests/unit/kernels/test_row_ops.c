@@ -13,14 +13,15 @@ static struct kernel_queue *new_queue(size_t isa)
     return queue;
 }
 
-static void check_residual_norm(size_t isa, int rows, int cols, bool has_delta, bool has_out)
+static void check_residual_norm(size_t isa, int rows, int cols, int addends, bool has_out)
 {
     const struct kernel_backend *cpu = kernel_backend_cpu();
     struct kernel_queue *queue = new_queue(isa);
     uint64_t random = 5;
     size_t count = (size_t)rows * (size_t)cols;
     float *x = new_floats(count, &random);
-    float *delta = has_delta ? new_floats(count, &random) : NULL;
+    float *delta = addends > 0 ? new_floats(count, &random) : NULL;
+    float *rest = addends > 1 ? new_floats(count, &random) : NULL;
     float *weight = new_floats((size_t)cols, &random);
     uint16_t *out = has_out ? new_array(count, sizeof(*out)) : NULL;
     double *want_x = new_array(count, sizeof(*want_x));
@@ -28,7 +29,8 @@ static void check_residual_norm(size_t isa, int rows, int cols, bool has_delta, 
     for (size_t row = 0; row < (size_t)rows; row++) {
         double squares = 0;
         for (size_t i = row * (size_t)cols; i < (row + 1) * (size_t)cols; i++) {
-            want_x[i] = (double)x[i] + (delta ? (double)delta[i] : 0);
+            want_x[i] =
+                (double)x[i] + (delta ? (double)delta[i] : 0) + (rest ? (double)rest[i] : 0);
             squares += want_x[i] * want_x[i];
         }
         double scale = 1 / sqrt(squares / cols + 1e-5);
@@ -36,7 +38,8 @@ static void check_residual_norm(size_t isa, int rows, int cols, bool has_delta, 
             want[row * (size_t)cols + i] =
                 want_x[row * (size_t)cols + i] * scale * (double)weight[i];
     }
-    assert_int_equal(cpu->residual_norm(queue, out, x, delta, weight, rows, cols, 1e-5f), TCA_OK);
+    assert_int_equal(cpu->residual_norm(queue, out, x, delta, rest, weight, rows, cols, 1e-5f),
+                     TCA_OK);
     assert_close(x, want_x, count, 1e-6, 1e-6, "residual");
     if (has_out)
         assert_close_bf16(out, want, count, 1e-5, 1.0 / 256, "norm");
@@ -44,6 +47,7 @@ static void check_residual_norm(size_t isa, int rows, int cols, bool has_delta, 
     free(want_x);
     free(out);
     free(weight);
+    free(rest);
     free(delta);
     free(x);
     cpu_queue_destroy(queue);
@@ -53,11 +57,11 @@ static void residual_norm_adds_then_normalises(void **state)
 {
     (void)state;
     for (size_t isa = 0; isa < ISAS; isa++) {
-        check_residual_norm(isa, 1, 1, false, true);
-        check_residual_norm(isa, 1, 576, true, true);
-        check_residual_norm(isa, 37, 33, true, true);
-        check_residual_norm(isa, 200, 320, true, false);
-        check_residual_norm(isa, 65, 1000, false, true);
+        check_residual_norm(isa, 1, 1, 0, true);
+        check_residual_norm(isa, 1, 576, 1, true);
+        check_residual_norm(isa, 37, 33, 2, true);
+        check_residual_norm(isa, 200, 320, 1, false);
+        check_residual_norm(isa, 65, 1000, 0, true);
     }
 }
 
@@ -70,7 +74,7 @@ static void a_row_of_zeros_stays_zero(void **state)
     float *weight = new_floats(64, NULL);
     uint16_t *out = new_array(64, sizeof(*out));
     memset(out, 0xff, 64 * sizeof(*out));
-    assert_int_equal(cpu->residual_norm(queue, out, x, NULL, weight, 1, 64, 1e-6f), TCA_OK);
+    assert_int_equal(cpu->residual_norm(queue, out, x, NULL, NULL, weight, 1, 64, 1e-6f), TCA_OK);
     for (int i = 0; i < 64; i++)
         assert_true(float_of_bf16(out[i]) == 0);
     free(out);
