@@ -40,7 +40,9 @@ struct nccl_group {
     pthread_t watcher;
     bool has_watcher;
 
-    pthread_mutex_t mutex; /* guards what follows */
+    /* Guards what follows. Nothing is enqueued by CUDA's own calls under it: where a stream has no room for more, that
+     * waits for the device, which may wait for a peer until the watcher lets it go. */
+    pthread_mutex_t mutex;
     pthread_cond_t changed;
     ncclComm_t comm; /* owned; NULL once aborted */
     bool has_failed;
@@ -48,6 +50,7 @@ struct nccl_group {
     bool has_later; /* sums were enqueued behind the marker */
     bool is_stopping;
     int64_t marked_ms;
+    int64_t recorded_since_ms; /* `latest` is being recorded since then; 0: it is not */
 };
 
 /* With the mutex held. Sums through peers are let go when all know that what they leave must not be used. */
@@ -143,49 +146,74 @@ static bool has_failed(struct nccl_group *group)
     return result;
 }
 
-/* Lock, and see whether the group still works; then enqueue, and close the call. */
-static enum tca_status open_call(struct nccl_group *group)
+/* What a rank could not enqueue, its peers would wait for. */
+static enum tca_status check(struct nccl_group *group, cudaError_t code, const char *what)
 {
+    if (code == cudaSuccess)
+        return TCA_OK;
     pthread_mutex_lock(&group->mutex);
-    return is_broken(group) ? TCA_ERR_COMM : TCA_OK;
-}
-
-/* Count what was enqueued, unlock. */
-static enum tca_status close_unwatched(struct nccl_group *group, enum tca_status status,
-                                       uint64_t sent_bytes)
-{
-    if (status == TCA_OK)
-        group->base.sent_bytes += sent_bytes;
+    (void)fail(group, what, cudaGetErrorString(code));
     pthread_mutex_unlock(&group->mutex);
-    return status;
+    return TCA_ERR_COMM;
 }
 
-/* The same, and watch it. */
-static enum tca_status close_call(struct nccl_group *group, enum tca_status status,
-                                  cudaStream_t stream, uint64_t sent_bytes)
+/* Watch what NCCL was given on the stream. The watcher leaves `latest` alone meanwhile. */
+static void watch_behind(struct nccl_group *group, cudaStream_t stream)
 {
-    if (status == TCA_OK && cudaEventRecord(group->latest, stream) == cudaSuccess) {
+    cudaError_t code;
+
+    pthread_mutex_lock(&group->mutex);
+    group->recorded_since_ms = clock_monotonic_ms();
+    pthread_mutex_unlock(&group->mutex);
+    code = cudaEventRecord(group->latest, stream);
+    pthread_mutex_lock(&group->mutex);
+    group->recorded_since_ms = 0;
+    if (code == cudaSuccess) {
         group->has_later = true;
         if (!group->is_marked)
             mark(group);
     }
-    return close_unwatched(group, status, sent_bytes);
+    pthread_mutex_unlock(&group->mutex);
 }
 
-/* With the mutex held: what a rank could not enqueue, its peers would wait for. */
-static enum tca_status check(struct nccl_group *group, cudaError_t code, const char *what)
+/* Lock for a call of NCCL's, unless the group is broken. */
+static enum tca_status open_call(struct nccl_group *group)
 {
-    return code == cudaSuccess ? TCA_OK : fail(group, what, cudaGetErrorString(code));
+    pthread_mutex_lock(&group->mutex);
+    if (!is_broken(group))
+        return TCA_OK;
+    pthread_mutex_unlock(&group->mutex);
+    return TCA_ERR_COMM;
 }
 
-/* With the mutex held. */
+/* Unlock, and watch what was enqueued. */
+static enum tca_status close_call(struct nccl_group *group, enum tca_status status,
+                                  cudaStream_t stream)
+{
+    pthread_mutex_unlock(&group->mutex);
+    if (status == TCA_OK)
+        watch_behind(group, stream);
+    return status;
+}
+
+static enum tca_status count_sent(struct nccl_group *group, enum tca_status status, uint64_t bytes)
+{
+    if (status == TCA_OK)
+        group->base.sent_bytes += bytes;
+    return status;
+}
+
 static enum tca_status sum_on(struct nccl_group *group, void *buf, size_t count,
                               enum kernel_dtype dtype, cudaStream_t stream)
 {
     ncclDataType_t type = dtype == KERNEL_F32 ? ncclFloat32 : ncclBfloat16;
 
-    return finish(group, ncclAllReduce(buf, buf, count, type, ncclSum, group->comm, stream),
-                  "ncclAllReduce");
+    TCA_TRY(open_call(group));
+    return close_call(group,
+                      finish(group,
+                             ncclAllReduce(buf, buf, count, type, ncclSum, group->comm, stream),
+                             "ncclAllReduce"),
+                      stream);
 }
 
 /* A sum through a peer's memory watches itself: an event behind it would keep the next kernel from
@@ -196,35 +224,26 @@ static enum tca_status all_reduce_sum(struct comm_group *base, void *buf, size_t
     struct nccl_group *group = (struct nccl_group *)base;
     cudaStream_t stream = cuda_queue_from(queue)->stream;
     const size_t bytes = count * reduce_element_bytes(dtype);
-    const uint64_t sent_bytes = reduce_sent_bytes(bytes, base->ranks);
     enum tca_status status;
 
+    if (has_failed(group))
+        return TCA_ERR_COMM;
     if (count == 0)
         return TCA_OK;
-    status = open_call(group);
-    if (peer_sums_takes(group->peer_sums, buf, bytes)) {
-        if (status == TCA_OK)
-            status = check(group, peer_sums_sum(group->peer_sums, buf, count, dtype, stream),
-                           "a sum through a peer's memory");
-        return close_unwatched(group, status, sent_bytes);
-    }
-    if (status == TCA_OK)
+    if (peer_sums_takes(group->peer_sums, buf, bytes))
+        status = check(group, peer_sums_sum(group->peer_sums, buf, count, dtype, stream),
+                       "a sum through a peer's memory");
+    else
         status = sum_on(group, buf, count, dtype, stream);
-    return close_call(group, status, stream, sent_bytes);
+    return count_sent(group, status, reduce_sent_bytes(bytes, base->ranks));
 }
 
-/* What is enqueued on `side` from now on waits for what is now on `stream`. With the mutex held. */
-static enum tca_status follow(struct nccl_group *group, cudaStream_t stream)
-{
-    TCA_TRY(check(group, cudaEventRecord(group->ready, stream), "cudaEventRecord"));
-    return check(group, cudaStreamWaitEvent(group->side, group->ready, 0), "cudaStreamWaitEvent");
-}
-
-/* NCCL's, with the mutex held. */
+/* NCCL's, beside what is on `stream` from now on. */
 static enum tca_status begin_on_side(struct nccl_group *group, int slot, void *buf, size_t count,
                                      enum kernel_dtype dtype, cudaStream_t stream)
 {
-    TCA_TRY(follow(group, stream));
+    TCA_TRY(check(group, cudaEventRecord(group->ready, stream), "cudaEventRecord"));
+    TCA_TRY(check(group, cudaStreamWaitEvent(group->side, group->ready, 0), "cudaStreamWaitEvent"));
     TCA_TRY(sum_on(group, buf, count, dtype, group->side));
     return check(group, cudaEventRecord(group->summed[slot], group->side), "cudaEventRecord");
 }
@@ -235,23 +254,19 @@ static enum tca_status all_reduce_begin(struct comm_group *base, int slot, void 
     struct nccl_group *group = (struct nccl_group *)base;
     cudaStream_t stream = cuda_queue_from(queue)->stream;
     const size_t bytes = count * reduce_element_bytes(dtype);
-    const uint64_t sent_bytes = reduce_sent_bytes(bytes, base->ranks);
     enum tca_status status;
 
+    if (has_failed(group))
+        return TCA_ERR_COMM;
+    group->is_by_peer[slot] = count > 0 && peer_sums_takes_begun(group->peer_sums, buf, bytes);
     if (count == 0)
         return TCA_OK;
-    status = open_call(group);
-    group->is_by_peer[slot] = peer_sums_takes_begun(group->peer_sums, buf, bytes);
-    if (group->is_by_peer[slot]) {
-        if (status == TCA_OK)
-            status =
-                check(group, peer_sums_begin(group->peer_sums, slot, buf, count, dtype, stream),
-                      "a sum through a peer's memory");
-        return close_unwatched(group, status, sent_bytes);
-    }
-    if (status == TCA_OK)
+    if (group->is_by_peer[slot])
+        status = check(group, peer_sums_begin(group->peer_sums, slot, buf, count, dtype, stream),
+                       "a sum through a peer's memory");
+    else
         status = begin_on_side(group, slot, buf, count, dtype, stream);
-    return close_call(group, status, group->side, sent_bytes);
+    return count_sent(group, status, reduce_sent_bytes(bytes, base->ranks));
 }
 
 /* The host waits for nothing: the queue's stream does. A failed sum lets it go on, with anything in
@@ -261,17 +276,15 @@ static enum tca_status all_reduce_await(struct comm_group *base, int slot,
 {
     struct nccl_group *group = (struct nccl_group *)base;
     cudaStream_t stream = cuda_queue_from(queue)->stream;
-    enum tca_status status = open_call(group);
 
     if (rest_out != NULL)
         *rest_out = NULL;
-    if (status == TCA_OK)
-        status = check(group,
-                       group->is_by_peer[slot]
-                           ? peer_sums_await(group->peer_sums, slot, stream, rest_out)
-                           : cudaStreamWaitEvent(stream, group->summed[slot], 0),
-                       "the wait for a begun sum");
-    return close_unwatched(group, status, 0);
+    if (has_failed(group))
+        return TCA_ERR_COMM;
+    return check(group,
+                 group->is_by_peer[slot] ? peer_sums_await(group->peer_sums, slot, stream, rest_out)
+                                         : cudaStreamWaitEvent(stream, group->summed[slot], 0),
+                 "the wait for a begun sum");
 }
 
 static enum tca_status all_gather(struct comm_group *base, void *recv, const void *send,
@@ -283,11 +296,11 @@ static enum tca_status all_gather(struct comm_group *base, void *recv, const voi
 
     if (bytes == 0)
         return TCA_OK;
-    status = open_call(group);
-    if (status == TCA_OK)
-        status = finish(group, ncclAllGather(send, recv, bytes, ncclUint8, group->comm, stream),
-                        "ncclAllGather");
-    return close_call(group, status, stream, (uint64_t)bytes * (uint64_t)(base->ranks - 1));
+    TCA_TRY(open_call(group));
+    status = finish(group, ncclAllGather(send, recv, bytes, ncclUint8, group->comm, stream),
+                    "ncclAllGather");
+    return count_sent(group, close_call(group, status, stream),
+                      (uint64_t)bytes * (uint64_t)(base->ranks - 1));
 }
 
 /* Within a group of calls, "in progress" is no news: the last call tells. */
@@ -321,10 +334,9 @@ static enum tca_status all_to_all(struct comm_group *base, void *recv, const voi
 
     if (bytes_per_rank == 0)
         return TCA_OK;
-    status = open_call(group);
-    if (status == TCA_OK)
-        status = finish(group, send_to_all(group, recv, send, bytes_per_rank, stream), "ncclSend");
-    return close_call(group, status, stream,
+    TCA_TRY(open_call(group));
+    status = finish(group, send_to_all(group, recv, send, bytes_per_rank, stream), "ncclSend");
+    return count_sent(group, close_call(group, status, stream),
                       (uint64_t)bytes_per_rank * (uint64_t)(base->ranks - 1));
 }
 
@@ -368,11 +380,30 @@ static void abort_group(struct comm_group *base)
     group->control->ops->abort(group->control);
 }
 
+static bool is_late(const struct nccl_group *group, int64_t since_ms)
+{
+    return clock_monotonic_ms() - since_ms > group->timeout_ms;
+}
+
+/* With the mutex held. */
+static void look_at_marker(struct nccl_group *group)
+{
+    const cudaError_t done = cudaEventQuery(group->marker);
+
+    if (done == cudaSuccess && !group->has_later)
+        group->is_marked = false;
+    else if (done == cudaSuccess && group->recorded_since_ms == 0)
+        mark(group);
+    else if (done != cudaSuccess && done != cudaErrorNotReady)
+        (void)fail(group, "a sum", cudaGetErrorString(done));
+    else if (done == cudaErrorNotReady && is_late(group, group->marked_ms))
+        (void)fail(group, "a sum", "it did not end in time");
+}
+
 /* With the mutex held. */
 static void look(struct nccl_group *group)
 {
     ncclResult_t state = ncclSuccess;
-    cudaError_t done;
 
     if (group->has_failed)
         return;
@@ -389,17 +420,12 @@ static void look(struct nccl_group *group)
         (void)fail(group, "NCCL", ncclGetLastError(group->comm));
         return;
     }
-    if (!group->is_marked)
+    if (group->recorded_since_ms != 0 && is_late(group, group->recorded_since_ms)) {
+        (void)fail(group, "a sum", "it did not begin in time");
         return;
-    done = cudaEventQuery(group->marker);
-    if (done == cudaSuccess && group->has_later)
-        mark(group);
-    else if (done == cudaSuccess)
-        group->is_marked = false;
-    else if (done != cudaErrorNotReady)
-        (void)fail(group, "a sum", cudaGetErrorString(done));
-    else if (clock_monotonic_ms() - group->marked_ms > group->timeout_ms)
-        (void)fail(group, "a sum", "it did not end in time");
+    }
+    if (group->is_marked)
+        look_at_marker(group);
 }
 
 static void *watch(void *context)

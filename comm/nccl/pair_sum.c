@@ -66,30 +66,6 @@ static enum tca_status make_parts(struct pair_sum *pair)
     return TCA_OK;
 }
 
-enum tca_status pair_sum_create(const struct peer_memory *peers, size_t offset,
-                                struct pair_sum **pair_out)
-{
-    struct pair_sum *pair;
-    enum tca_status status;
-
-    *pair_out = NULL;
-    pair = calloc(1, sizeof(*pair));
-    if (pair == NULL)
-        return TCA_ERR_NO_MEMORY;
-    *pair = (struct pair_sum){.peers = peers, .offset = offset};
-    if (!cuda_driver_find("cuStreamWriteValue32", (void **)&pair->write_number)) {
-        free(pair);
-        return TCA_OK;
-    }
-    status = make_parts(pair);
-    if (status != TCA_OK) {
-        pair_sum_destroy(pair);
-        return status;
-    }
-    *pair_out = pair;
-    return TCA_OK;
-}
-
 void pair_sum_destroy(struct pair_sum *pair)
 {
     if (pair == NULL)
@@ -104,34 +80,66 @@ void pair_sum_destroy(struct pair_sum *pair)
     free(pair);
 }
 
-/* The first failure of a row of calls. */
-#define TRY_CUDA(call)                                                                             \
-    do {                                                                                           \
-        const cudaError_t code = call;                                                             \
-        if (code != cudaSuccess)                                                                   \
-            return code;                                                                           \
-    } while (0)
+/* The peer sees the number after what was copied: a fence precedes it. */
+static cudaError_t tell_number(struct pair_sum *pair, int slot, uint32_t number)
+{
+    const int peer = RANKS - 1 - pair->peers->rank;
+    const CUdeviceptr to = (CUdeviceptr)(uintptr_t)number_of(pair, peer, slot);
+
+    /* The driver numbers its errors as the run-time library does. */
+    return (cudaError_t)pair->write_number(pair->side, to, number, CU_STREAM_WRITE_VALUE_DEFAULT);
+}
+
+/* Whether the driver writes numbers to the peer: 0, which is there. */
+static bool can_tell(struct pair_sum *pair)
+{
+    if (cuda_driver_find("cuStreamWriteValue32", (void **)&pair->write_number) &&
+        tell_number(pair, 0, 0) == cudaSuccess && cudaStreamSynchronize(pair->side) == cudaSuccess)
+        return true;
+    (void)cudaGetLastError();
+    return false;
+}
+
+enum tca_status pair_sum_create(const struct peer_memory *peers, size_t offset,
+                                struct pair_sum **pair_out)
+{
+    struct pair_sum *pair = calloc(1, sizeof(*pair));
+    enum tca_status status;
+
+    *pair_out = NULL;
+    if (pair == NULL)
+        return TCA_ERR_NO_MEMORY;
+    *pair = (struct pair_sum){.peers = peers, .offset = offset};
+    status = make_parts(pair);
+    if (status != TCA_OK || !can_tell(pair)) {
+        pair_sum_destroy(pair);
+        return status;
+    }
+    *pair_out = pair;
+    return TCA_OK;
+}
 
 cudaError_t pair_sum_begin(struct pair_sum *pair, int slot, void *buf, size_t count,
                            enum kernel_dtype dtype, cudaStream_t stream)
 {
     struct slot *begun = &pair->slot[slot];
-    const int peer = RANKS - 1 - pair->peers->rank;
+    const size_t bytes = count * reduce_element_bytes(dtype);
+    cudaError_t code;
+    void *to;
 
     begun->buf = buf;
     begun->count = count;
     begun->dtype = dtype;
     begun->number++;
-    TRY_CUDA(cudaEventRecord(pair->ready, stream));
-    TRY_CUDA(cudaStreamWaitEvent(pair->side, pair->ready, 0));
-    TRY_CUDA(cudaMemcpyAsync(half_of(pair, peer, slot, begun->number), buf,
-                             count * reduce_element_bytes(dtype), cudaMemcpyDeviceToDevice,
-                             pair->side));
-    /* Seen by the peer after what was copied: a fence precedes it. */
-    TRY_CUDA((cudaError_t)pair->write_number(pair->side,
-                                             (CUdeviceptr)(uintptr_t)number_of(pair, peer, slot),
-                                             begun->number, CU_STREAM_WRITE_VALUE_DEFAULT));
-    return cudaEventRecord(begun->copied, pair->side);
+    to = half_of(pair, RANKS - 1 - pair->peers->rank, slot, begun->number);
+    code = cudaEventRecord(pair->ready, stream);
+    if (code == cudaSuccess)
+        code = cudaStreamWaitEvent(pair->side, pair->ready, 0);
+    if (code == cudaSuccess)
+        code = cudaMemcpyAsync(to, buf, bytes, cudaMemcpyDeviceToDevice, pair->side);
+    if (code == cudaSuccess)
+        code = tell_number(pair, slot, begun->number);
+    return code == cudaSuccess ? cudaEventRecord(begun->copied, pair->side) : code;
 }
 
 cudaError_t pair_sum_await(struct pair_sum *pair, int slot, cudaStream_t stream,
@@ -145,8 +153,10 @@ cudaError_t pair_sum_await(struct pair_sum *pair, int slot, cudaStream_t stream,
                                        .wanted = begun->number,
                                        .wait = pair->peers->wait,
                                        .count = begun->count};
+    const cudaError_t code = cudaStreamWaitEvent(stream, begun->copied, 0);
 
-    TRY_CUDA(cudaStreamWaitEvent(stream, begun->copied, 0));
+    if (code != cudaSuccess)
+        return code;
     if (rest_out != NULL) {
         *rest_out = args.arrived;
         pair_sum_launch_wait(stream, &args);

@@ -26,8 +26,8 @@ struct pair_sum;
 /* What it takes of each rank's peer memory. */
 size_t pair_sum_bytes(void);
 /* peers: borrowed, of two ranks. offset: where its part of them begins, aligned to 256 bytes; equal on
- * both. *pair_out: owned; NULL where the driver has no stream memory operations. TCA_ERR_NO_MEMORY,
- * TCA_ERR_DEVICE. */
+ * both. *pair_out: owned; NULL where the driver writes no numbers to the peer's memory (stream memory
+ * operations). TCA_ERR_NO_MEMORY, TCA_ERR_DEVICE. */
 enum tca_status pair_sum_create(const struct peer_memory *peers, size_t offset,
                                 struct pair_sum **pair_out);
 void pair_sum_destroy(struct pair_sum *pair); /* NULL is a no-op */

@@ -21,7 +21,7 @@ struct peer_memory {
  * equal on all ranks. timeout_ms: how long a kernel, or a message of this call, waits for peers.
  * *memory_out: owned; NULL on all ranks where they are of several hosts or too many, or some rank
  * cannot reach another's memory, which is logged. TCA_ERR_COMM: a peer did not answer;
- * TCA_ERR_NO_MEMORY. */
+ * TCA_ERR_NO_MEMORY, at which the others get TCA_ERR_COMM after the time limit. */
 enum tca_status peer_memory_create(struct comm_group *control, size_t bytes, int timeout_ms,
                                    struct peer_memory **memory_out);
 

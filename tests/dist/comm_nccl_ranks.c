@@ -1,6 +1,7 @@
 /* One rank of the tests of comm/nccl, on a GPU of its own: checks sums, exchanges and control
  * messages, small sums through the peers' memory among large ones, or that a rank which does not take
- * part is noticed, in a sum, in a large one, in begun ones or in a part.
+ * part is noticed, in a sum, in a large one, with more behind it than a stream holds, in begun ones or in a
+ * part. Usage: comm_nccl_ranks CHECK [nccl]: all sums by NCCL.
  * Exit status 0: this rank saw what it should see; 77: too few GPUs. */
 #include "tests/support/check.h"
 #include "tests/support/collectives.h"
@@ -17,6 +18,8 @@
 #include <string.h>
 
 enum { TIMEOUT_MS = 8000, ABSENCE_MS = 20000, COUNT_MAX = 300007 };
+/* f32 elements that are too many for the peers' memory, and launches too many for a stream. */
+enum { HUGE_COUNT = 9 << 20, LAUNCHES = 3000 };
 
 struct rank {
     const struct kernel_backend *backend;
@@ -263,34 +266,65 @@ static float rough_sum(const struct rank *rank, size_t i, enum kernel_dtype dtyp
     return dtype == KERNEL_F32 ? sum : bf16_to_float(bf16_from_float(sum));
 }
 
-/* One sum behind the other, of many sizes: some too large for the peers' memory, the odd ones so that
- * those behind them are not aligned. More turns than a buffer for received values lasts without being
- * cleared. */
+/* One sum behind the other, of many sizes: some too large for one kernel, which go by copies where they
+ * are aligned, as every other one is, and else by NCCL. More turns than a buffer for received values
+ * lasts without being cleared. */
 static const size_t ROUGH_COUNTS[] = {1, 3, 8, 1000, 577, 150000, 4096, 65536, 65537};
-enum { ROUGH_SIZES = sizeof(ROUGH_COUNTS) / sizeof(ROUGH_COUNTS[0]), ROUGH_TURNS = 40 };
+enum {
+    ROUGH_SIZES = sizeof(ROUGH_COUNTS) / sizeof(ROUGH_COUNTS[0]),
+    ROUGH_SUMS = ROUGH_SIZES * 40,
+    ROUGH_ALIGNMENT = 8, /* elements */
+};
+
+/* The elements of sum `turn`, which begins at `first` or, every other one, at the next multiple. */
+static size_t rough_first(size_t first, int turn)
+{
+    return turn % 2 == 0 ? first
+                         : (first + ROUGH_ALIGNMENT - 1) / ROUGH_ALIGNMENT * ROUGH_ALIGNMENT;
+}
+
+static size_t rough_end(size_t first, int turn)
+{
+    return rough_first(first, turn) + ROUGH_COUNTS[turn % ROUGH_SIZES];
+}
 
 static size_t rough_total(void)
 {
     size_t total = 0;
 
-    for (int i = 0; i < ROUGH_SIZES; i++)
-        total += ROUGH_COUNTS[i];
-    return total * ROUGH_TURNS;
+    for (int turn = 0; turn < ROUGH_SUMS; turn++)
+        total = rough_end(total, turn);
+    return total;
 }
 
 static enum tca_status enqueue_rough(const struct rank *rank, char *device, enum kernel_dtype dtype)
 {
     const size_t bytes = dtype == KERNEL_F32 ? sizeof(float) : sizeof(uint16_t);
-    size_t first = 0;
+    size_t end = 0;
 
-    for (int turn = 0; turn < ROUGH_TURNS * ROUGH_SIZES; turn++) {
-        size_t count = ROUGH_COUNTS[turn % ROUGH_SIZES];
-
-        TCA_TRY(rank->group->ops->all_reduce_sum(rank->group, device + first * bytes, count, dtype,
-                                                 rank->queue));
-        first += count;
+    for (int turn = 0; turn < ROUGH_SUMS; turn++) {
+        TCA_TRY(
+            rank->group->ops->all_reduce_sum(rank->group, device + rough_first(end, turn) * bytes,
+                                             ROUGH_COUNTS[turn % ROUGH_SIZES], dtype, rank->queue));
+        end = rough_end(end, turn);
     }
     return TCA_OK;
+}
+
+/* first .. end - 1 of what came back were summed. */
+static const char *compare_rough(const struct rank *rank, const void *host, size_t first,
+                                 size_t end, enum kernel_dtype dtype)
+{
+    for (size_t i = first; i < end; i++) {
+        float expected = rough_sum(rank, i, dtype), value = read_value(host, i, dtype);
+
+        if (value < expected || value > expected) {
+            printf("rank %d: element %zu of a sum of %zu: %a, not %a\n", rank->group->rank,
+                   i - first, end - first, (double)value, (double)expected);
+            return "wrong sum among many";
+        }
+    }
+    return NULL;
 }
 
 static const char *run_rough(const struct rank *rank, void *device, void *host,
@@ -298,6 +332,8 @@ static const char *run_rough(const struct rank *rank, void *device, void *host,
 {
     const size_t total = rough_total();
     const size_t bytes = total * (dtype == KERNEL_F32 ? sizeof(float) : sizeof(uint16_t));
+    const char *fault = NULL;
+    size_t end = 0;
 
     for (size_t i = 0; i < total; i++)
         write_value(host, i, rough_value(i, rank->group->rank, dtype), dtype);
@@ -305,16 +341,11 @@ static const char *run_rough(const struct rank *rank, void *device, void *host,
         enqueue_rough(rank, device, dtype) != TCA_OK ||
         rank->backend->download(rank->queue, host, device, bytes) != TCA_OK)
         return "a sum among many failed";
-    for (size_t i = 0; i < total; i++) {
-        float expected = rough_sum(rank, i, dtype), value = read_value(host, i, dtype);
-
-        if (value < expected || value > expected) {
-            printf("rank %d: element %zu of %zu: %a, not %a\n", rank->group->rank, i, total,
-                   (double)value, (double)expected);
-            return "wrong sum among many";
-        }
+    for (int turn = 0; fault == NULL && turn < ROUGH_SUMS; turn++) {
+        fault = compare_rough(rank, host, rough_first(end, turn), rough_end(end, turn), dtype);
+        end = rough_end(end, turn);
     }
-    return NULL;
+    return fault;
 }
 
 /* A row of a decode step: each sum reads what the kernel before it wrote and is read by the next one,
@@ -373,14 +404,23 @@ static const char *check_small(const struct rank *rank)
 }
 
 /* Two sums under way, one of them awaited; or one on the queue. */
+/* full_loss: a sum that is NCCL's in any case, and behind it more than a stream has room for. */
 static enum tca_status enqueue_missed(const struct rank *rank, float *device, const char *what)
 {
     struct comm_group *group = rank->group;
+    const bool is_full = strcmp(what, "full_loss") == 0;
+    const bool is_large = strcmp(what, "large_loss") == 0;
 
+    if (is_full || is_large || strcmp(what, "loss") == 0)
+        TCA_TRY(group->ops->all_reduce_sum(group, device,
+                                           is_full    ? HUGE_COUNT
+                                           : is_large ? COUNT_MAX
+                                                      : 1000,
+                                           KERNEL_F32, rank->queue));
+    for (int i = 0; is_full && i < LAUNCHES; i++)
+        TCA_TRY(group->ops->all_reduce_sum(group, device, 1000, KERNEL_F32, rank->queue));
     if (strcmp(what, "begun_loss") != 0)
-        return group->ops->all_reduce_sum(group, device,
-                                          strcmp(what, "large_loss") == 0 ? COUNT_MAX : 1000,
-                                          KERNEL_F32, rank->queue);
+        return TCA_OK;
     for (int slot = 0; slot < COMM_SLOTS; slot++)
         TCA_TRY(group->ops->all_reduce_begin(group, slot, device + 1000 * slot, 1000, KERNEL_F32,
                                              rank->queue));
@@ -477,7 +517,7 @@ static const char *run_check(const struct rank *rank, const char *what, void *de
         return miss_in_part(rank, device);
     if (strcmp(what, "small") == 0)
         return check_small(rank);
-    if (strcmp(what, "collectives") != 0 && strcmp(what, "only_nccl") != 0)
+    if (strcmp(what, "collectives") != 0)
         return miss_last_rank(rank, device, what);
     fault = check_collectives(rank, device, host);
     if (fault == NULL)
@@ -485,10 +525,8 @@ static const char *run_check(const struct rank *rank, const char *what, void *de
     return fault == NULL ? check_exchanges(rank, rank->queue->device) : fault;
 }
 
-static const char *check(struct comm_group *control, const char *what)
+static const char *check(struct comm_group *control, const char *what, enum comm_nccl_sums sums)
 {
-    const enum comm_nccl_sums sums =
-        strcmp(what, "only_nccl") == 0 ? COMM_NCCL_SUMS_ALL : COMM_NCCL_SUMS_OTHER;
     struct rank rank = {.backend = kernel_backend_cuda()};
     void *host = calloc(COUNT_MAX + 1, sizeof(float));
     struct tca_error error = {.text = ""};
@@ -496,7 +534,7 @@ static const char *check(struct comm_group *control, const char *what)
     void *device = NULL;
 
     if (host == NULL || rank.backend->queue_create(control->rank, 1, &rank.queue) != TCA_OK ||
-        rank.backend->alloc(control->rank, (COUNT_MAX + 1) * sizeof(float), &device) != TCA_OK ||
+        rank.backend->alloc(control->rank, HUGE_COUNT * sizeof(float), &device) != TCA_OK ||
         comm_nccl_create(control, control->rank, TIMEOUT_MS, sums, &rank.group, &error) != TCA_OK) {
         fprintf(stderr, "%s\n", error.text);
         free(host);
@@ -505,7 +543,7 @@ static const char *check(struct comm_group *control, const char *what)
     fault = run_check(&rank, what, device, host);
     rank.backend->queue_destroy(rank.queue);
     rank.group->ops->destroy(rank.group);
-    rank.backend->free(control->rank, device, (COUNT_MAX + 1) * sizeof(float));
+    rank.backend->free(control->rank, device, HUGE_COUNT * sizeof(float));
     free(host);
     return fault;
 }
@@ -525,7 +563,8 @@ int main(int argc, char **argv)
         control->ops->destroy(control);
         return TEST_SKIPPED;
     }
-    fault = check(control, argc == 2 ? argv[1] : "collectives");
+    fault = check(control, argc >= 2 ? argv[1] : "collectives",
+                  argc >= 3 ? COMM_NCCL_SUMS_ALL : COMM_NCCL_SUMS_OTHER);
     printf("rank %d: %s\n", control->rank, fault != NULL ? fault : "right");
     control->ops->destroy(control);
     return fault == NULL ? EXIT_SUCCESS : EXIT_FAILURE;
