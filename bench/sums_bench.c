@@ -78,7 +78,7 @@ static enum tca_status run(struct sums *sums)
     if (status == TCA_OK)
         status = sums->backend->zero(sums->queue, sums->values, BYTES_MOST);
     if (status == TCA_OK)
-        status = measure_group(sums, COMM_NCCL_SUMS_OTHER, "through peers' memory");
+        status = measure_group(sums, COMM_NCCL_SUMS_OTHER, "as configured");
     if (status == TCA_OK)
         status = measure_group(sums, COMM_NCCL_SUMS_ALL, "by NCCL");
     sums->backend->queue_destroy(sums->queue);

@@ -95,6 +95,7 @@ struct qk_norm {
     float eps;
 };
 
+/* Products of up to so many rows may share what linear_prepare found for a power of two of rows. */
 enum { LINEAR_SHARED_ROWS_LEAST = 8, LINEAR_SHARED_ROWS_MOST = 512 };
 
 struct kernel_backend {
@@ -149,8 +150,9 @@ struct kernel_backend {
                               const float *bias, int rows);
 
     /* Optional. Find out now, by trials, which way of making this product is fastest; `linear` of
-     * the same shape, alignment and dtype then goes that way, and so does one of fewer rows where
-     * `rows` is the next of LINEAR_SHARED_ROWS_LEAST, twice as many, .. _MOST. Milliseconds on a GPU. Arguments as
+     * the same shape, alignment and dtype then goes that way. So does one of fewer rows, for which
+     * nothing was prepared, where `rows` is the next of LINEAR_SHARED_ROWS_LEAST, twice as many, ..
+     * _MOST, if the device can. Milliseconds on a GPU. Arguments as
      * linear's; out is overwritten, x is only read. Results differ by rounding at most. */
     enum tca_status (*linear_prepare)(struct kernel_queue *queue, void *out,
                                       enum kernel_dtype out_dtype, const uint16_t *x,

@@ -1,5 +1,5 @@
 /* Attention by cuDNN, where this build has its frontend and this machine the library: long runs of
- * queries over the keys of one segment. It is opened at run time, so that a machine without it
+ * queries over the keys of one segment, and few over many, packed (sdpa_pack.h). It is opened at run time, so that a machine without it
  * still has the own kernels. One thread's; sdpa.cpp, or no_sdpa.c where there is no frontend. */
 #ifndef KERNELS_CUDA_SDPA_H
 #define KERNELS_CUDA_SDPA_H
@@ -15,7 +15,7 @@ extern "C" {
 struct sdpa;
 
 enum {
-    SDPA_QUERIES_LEAST = 512, /* fewer are the own kernels' */
+    SDPA_QUERIES_LEAST = 512, /* fewer are packed, or the own kernels' */
     SDPA_QUERIES_MOST = 8192,
     SDPA_KEYS_MOST = 1 << 20,
     SDPA_TILE_ROWS = 128,
@@ -37,8 +37,9 @@ struct sdpa_tensors {
     const uint16_t *q; /* [queries, q_heads, head_dim] */
     const uint16_t *k, *v;
     const int64_t *q_offsets, *kv_offsets; /* [kv_heads + 1]; the last is not read */
-    const int32_t *query_counts;           /* [kv_heads], each the form's queries */
-    const int32_t *key_counts;             /* [kv_heads] */
+    const int32_t
+        *query_counts; /* [kv_heads], up to the form's queries; what is behind is undefined */
+    const int32_t *key_counts; /* [kv_heads] */
 };
 
 /* Opens the library and says in the log which, or why there is none: then *sdpa_out is NULL. */

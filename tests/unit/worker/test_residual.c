@@ -138,15 +138,21 @@ static struct product {
     int rows;
 } prepared[PREPARED];
 static atomic_int prepared_count, known, unknown;
+static atomic_int
+    few_rows; /* those of other products that it was told of, powers of two, together */
 
 static enum tca_status note_product(struct kernel_queue *queue, void *out,
                                     enum kernel_dtype out_dtype, const uint16_t *x,
                                     const struct kernel_weight *weight, const float *bias, int rows)
 {
-    const int index = atomic_fetch_add(&prepared_count, 1);
+    if (rows == CHUNK / 2) {
+        const int index = atomic_fetch_add(&prepared_count, 1);
 
-    assert_true(index < PREPARED);
-    prepared[index] = (struct product){.out = out, .x = x, .rows = rows};
+        assert_true(index < PREPARED);
+        prepared[index] = (struct product){.out = out, .x = x, .rows = rows};
+    } else {
+        atomic_fetch_or(&few_rows, rows);
+    }
     return kernel_backend_cpu()->linear(queue, out, out_dtype, x, weight, bias, rows);
 }
 
@@ -187,6 +193,8 @@ static void the_products_of_a_chunks_parts_are_prepared(void **state)
     assert_int_equal(perform(&plain), TCA_OK);
     assert_int_equal(perform(&scene), TCA_OK);
     assert_int_equal(atomic_load(&prepared_count), PREPARED);
+    assert_int_equal(atomic_load(&few_rows),
+                     2 * LINEAR_SHARED_ROWS_MOST - LINEAR_SHARED_ROWS_LEAST);
     assert_int_equal(atomic_load(&known), PREPARED * (LAST_LAYER + 1));
     assert_int_equal(atomic_load(&unknown), 0);
     assert_same_answer(&plain.question[1], &scene.question[1]);
