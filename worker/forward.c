@@ -614,7 +614,7 @@ static enum tca_status run_qkv(struct forward *forward, int index)
     return TCA_OK;
 }
 
-/* Attention sees all rows; what comes before and after it, a part at a time. The layer before is summed
+/* Attention sees all rows; what comes before (run_qkv) and after it, a part at a time. The layer before is summed
  * by the time that peers exchange theirs: no two groups ever have work under way beside each other, which
  * GPUs might run in different orders and wait for ever. */
 static enum tca_status run_attention(struct forward *forward, int rows,
@@ -623,8 +623,6 @@ static enum tca_status run_attention(struct forward *forward, int rows,
     const struct layer_weights *layer = &forward->parts.weights->layer[index];
     struct stripe_share share = {.rows = rows, .attended = forward->attended};
 
-    TCA_TRY(run_qkv(forward, index));
-    TCA_TRY(append(forward, rows, items, item_count, index));
     TCA_TRY(attend(forward, items, item_count, index));
     TCA_TRY(show_probe(forward, items, item_count, index));
     if (forward->stripes != NULL)
@@ -656,14 +654,30 @@ static enum tca_status run_ffn(struct forward *forward, const struct layer_weigh
     return TCA_OK;
 }
 
+/* Whether nobody sees what the last layer makes of its K and V. */
+static bool only_stores(const struct forward *forward, const struct forward_item *items,
+                        int item_count)
+{
+    for (int i = 0; i < item_count; i++)
+        if (items[i].wants_output)
+            return false;
+    return forward->probe == NULL;
+}
+
 enum tca_status forward_run(struct forward *forward, const int32_t *ids, int rows,
                             const struct forward_item *items, int item_count)
 {
+    const int last = forward->parts.config->layers - 1;
+
     place_items(forward, items, item_count);
     residual_cut(&forward->residual, rows);
     TCA_TRY(embed(forward, ids, rows));
-    for (int i = 0; i < forward->parts.config->layers; i++) {
+    for (int i = 0; i <= last; i++) {
         point_at_layer(forward, items, item_count, i);
+        TCA_TRY(run_qkv(forward, i));
+        TCA_TRY(append(forward, rows, items, item_count, i));
+        if (i == last && only_stores(forward, items, item_count))
+            return TCA_OK;
         TCA_TRY(run_attention(forward, rows, items, item_count, i));
         TCA_TRY(run_ffn(forward, &forward->parts.weights->layer[i]));
     }

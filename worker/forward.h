@@ -51,9 +51,10 @@ struct forward_item {
     const struct head_budgets *chunk;
     /* What a question keeps of its base. Selected: read in the base's stead. Borrowed; else NULL. */
     struct core_cache *core;
-    bool selects;   /* these rows fill the core, after reading the base */
-    bool records;   /* the (only) row's query is kept for the next refresh */
-    bool refreshes; /* the core is filled anew before it is read */
+    bool wants_output; /* forward_logits() reads its rows, or they select */
+    bool selects;      /* these rows fill the core, after reading the base */
+    bool records;      /* the (only) row's query is kept for the next refresh */
+    bool refreshes;    /* the core is filled anew before it is read */
 };
 
 /* What a probe sees of a layer once its step has attended; all borrowed. */
@@ -80,7 +81,8 @@ enum tca_status forward_create(const struct forward_parts *parts,
 void forward_destroy(struct forward *forward); /* NULL is a no-op */
 
 /* Run the layers over `rows` tokens, ids [rows], cut into `items` that cover them without gaps.
- * Leaves the residual stream for forward_logits. Within the limits; a failure ends the group. */
+ * Leaves the residual stream for forward_logits; where no item wants output and there is no probe, it
+ * ends with the last layer's K and V. Within the limits; a failure ends the group. */
 enum tca_status forward_run(struct forward *forward, const int32_t *ids, int rows,
                             const struct forward_item *items, int item_count);
 

@@ -97,11 +97,13 @@ enum tca_status sequence_place(struct sequence *sequence, const struct sequence_
         return TCA_ERR_INVALID;
     if (base != NULL && base->rows != sequence->base_tokens)
         return TCA_ERR_INVALID;
-    *placed_out = (struct forward_item){.rows = item->tokens,
-                                        .own = &sequence->kv,
-                                        .own_rows = sequence->rows,
-                                        .base = base == NULL ? NULL : &base->kv,
-                                        .base_rows = sequence->base_tokens};
+    *placed_out =
+        (struct forward_item){.rows = item->tokens,
+                              .own = &sequence->kv,
+                              .own_rows = sequence->rows,
+                              .base = base == NULL ? NULL : &base->kv,
+                              .base_rows = sequence->base_tokens,
+                              .wants_output = item->logits != STEP_LOGITS_NONE || item->selects};
     TCA_TRY(place_chunk(sequence, host, placed_out));
     place_question(sequence, host, item, placed_out);
     sequence->rows += item->tokens;

@@ -271,11 +271,12 @@ static void a_rank_keeps_the_rows_of_its_units_alone(void **state)
     assert_int_equal(perform(&scene), TCA_OK);
 }
 
-/* What the formula says a step of C tokens sends over 2 layers: O observers (0: dense) of N tokens
- * before, on R stripes of one head with 8 query heads of 16. */
-static int64_t expected_bytes(int64_t C, int64_t O, int64_t N, int64_t R)
+/* What the formula says a step of C tokens sends over so many layers: O observers (0: dense) of N tokens
+ * before, on R stripes of one head with 8 query heads of 16. A document's step has one layer less than the
+ * model: of the last, K and V are all that is wanted. */
+static int64_t expected_bytes(int64_t C, int64_t O, int64_t N, int64_t R, int64_t layers)
 {
-    const int64_t G = 8, d = TINY_HEAD_DIM, layers = 2, hidden = 64;
+    const int64_t G = 8, d = TINY_HEAD_DIM, hidden = 64;
     const int64_t sum = 2 * C * hidden * (int64_t)sizeof(float) * (R - 1) / R;
     const int64_t lse = 4 * O * G * (R - 1);
     const int64_t masses = O == 0 ? 0 : 4 * (N / 64) * (R - 1) / R;
@@ -293,17 +294,17 @@ static void count_bytes(struct scene *scene)
     step(scene, &is_busy); /* opened */
     assert_int_equal(lockstep_sent_bytes(scene->run->lockstep), 0);
     step(scene, &is_busy);
-    assert_int_equal(lockstep_sent_bytes(scene->run->lockstep), expected_bytes(CHUNK, 0, 0, 4));
+    assert_int_equal(lockstep_sent_bytes(scene->run->lockstep), expected_bytes(CHUNK, 0, 0, 4, 1));
     while (scene->document[1].ready == 0)
         step(scene, &is_busy);
     assert_int_equal(lockstep_sent_bytes(scene->run->lockstep),
-                     expected_bytes(CHUNK, 16, 3 * ROUND, 4));
+                     expected_bytes(CHUNK, 16, 3 * ROUND, 4, 1));
     /* Dense: 9 tokens, the first of the answer with them, and 2 steps of one token. */
     scene->sparsity = (struct sparsity){.keep = 1.0};
     open_question(scene, 1, 1, 9, 3, &greedy);
     run_until_idle(scene);
     assert_int_equal(scene->question[1].usage.exchanged_bytes,
-                     expected_bytes(9, 0, 0, 4) + 2 * expected_bytes(1, 0, 0, 4));
+                     expected_bytes(9, 0, 0, 4, 2) + 2 * expected_bytes(1, 0, 0, 4, 2));
 }
 
 static void what_is_sent_is_what_the_formula_says(void **state)
