@@ -46,6 +46,14 @@ static int64_t keys_of_first(const struct attention_item *item, int queries)
 /* Before the packed queries and their results, where scratch begins; at its end is what sharers find. */
 enum { LISTS_BYTES = 64 << 10 };
 
+static struct sdpa_form pack_form(const struct sdpa_pack *pack)
+{
+    struct sdpa_form form = {.shape = pack->shape, .queries = pack->plan_rows};
+
+    form.shape.q_heads = form.shape.kv_heads = pack->heads;
+    return form;
+}
+
 static size_t packed_elements(const struct sdpa_pack *pack)
 {
     return (size_t)pack->plan_rows * (size_t)pack->heads * (size_t)pack->shape.head_dim;
@@ -70,7 +78,7 @@ static bool may_pack(struct cuda_queue *queue, const struct attention_shape *sha
         !sdpa_pack_init(pack_out, shape, queries, keys->rows, queue->multiprocessors) ||
         !has_room(pack_out))
         return false;
-    form = sdpa_pack_form(pack_out);
+    form = pack_form(pack_out);
     return sdpa_prepare(queue->sdpa, &form);
 }
 
@@ -153,7 +161,7 @@ static enum tca_status run_packed(struct cuda_queue *queue, const struct attenti
                                   const struct sdpa_pack *pack)
 {
     const size_t elements = packed_elements(pack);
-    const struct sdpa_form form = sdpa_pack_form(pack);
+    const struct sdpa_form form = pack_form(pack);
     void *behind;
     const struct sdpa_lists_out lists = place_lists(queue, pack->heads, &behind);
     uint16_t *q = behind, *out = q + elements;
@@ -215,7 +223,7 @@ void attention_sdpa_prepare(struct cuda_queue *queue, const struct attention_sha
     for (int count = 1; count <= packed; count++)
         if (sdpa_pack_init(&pack, shape, count, SDPA_PACK_KEYS_LEAST, queue->multiprocessors) &&
             has_room(&pack)) {
-            struct sdpa_form form = sdpa_pack_form(&pack);
+            struct sdpa_form form = pack_form(&pack);
 
             (void)sdpa_prepare(queue->sdpa, &form);
         }

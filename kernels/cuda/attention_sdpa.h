@@ -1,5 +1,5 @@
 /* Which queries of an item cuDNN attends to, and how: long runs over one segment as they are, in
- * pieces; few queries over many keys packed (sdpa_pack.h). The rest is the own kernels'. */
+ * pieces; few queries over many keys packed (sdpa_plan.h). The rest is the own kernels'. */
 #ifndef KERNELS_CUDA_ATTENTION_SDPA_H
 #define KERNELS_CUDA_ATTENTION_SDPA_H
 

@@ -1,10 +1,10 @@
 /* Attention by cuDNN, where this build has its frontend and this machine the library: long runs of
- * queries over the keys of one segment, and few over many, packed (sdpa_pack.h). It is opened at run time, so that a machine without it
+ * queries over the keys of one segment, and few over many, packed (sdpa_plan.h). It is opened at run time, so that a machine without it
  * still has the own kernels. One thread's; sdpa.cpp, or no_sdpa.c where there is no frontend. */
 #ifndef KERNELS_CUDA_SDPA_H
 #define KERNELS_CUDA_SDPA_H
 
-#include "kernels/backend.h"
+#include "kernels/cuda/sdpa_plan.h"
 
 #include <cuda_runtime_api.h>
 
@@ -17,9 +17,6 @@ struct sdpa;
 enum {
     SDPA_QUERIES_LEAST = 512, /* fewer are packed, or the own kernels' */
     SDPA_QUERIES_MOST = 8192,
-    SDPA_KEYS_MOST = 1 << 20,
-    SDPA_TILE_ROWS = 128,
-    SDPA_TILE_KEYS = 128, /* it reads values up to the next multiple, and multiplies them by 0 */
 };
 
 /* What a plan is made for: `queries` rows over any number of keys. */

@@ -1,4 +1,4 @@
-/* Copies and merges around cuDNN's attention over packed queries; see sdpa_pack.h. */
+/* Copies and merges around cuDNN's attention over packed queries; see sdpa_plan.h. */
 #include "kernels/cuda/bf16.cuh"
 #include "kernels/cuda/chain.cuh"
 #include "kernels/cuda/sdpa_pack.h"

@@ -1,4 +1,4 @@
-#include "kernels/cuda/sdpa_pack.h"
+#include "kernels/cuda/sdpa_plan.h"
 
 enum { SPLITS_MOST = 64 };
 
@@ -25,12 +25,4 @@ bool sdpa_pack_init(struct sdpa_pack *pack, const struct attention_shape *shape,
                                .keys = keys,
                                .split_keys = (tiles + splits - 1) / splits * SDPA_TILE_KEYS};
     return pack->split_keys <= SDPA_KEYS_MOST;
-}
-
-struct sdpa_form sdpa_pack_form(const struct sdpa_pack *pack)
-{
-    struct sdpa_form form = {.shape = pack->shape, .queries = pack->plan_rows};
-
-    form.shape.q_heads = form.shape.kv_heads = pack->heads;
-    return form;
 }
