@@ -1,12 +1,12 @@
 /* Attention: questions over one document read it together; cuDNN, where there is one, takes what suits
- * it. What is left is sorted by the tile shape that suits it, and each
- * shape's items go in launches of up to ATTENTION_UNITS_MAX. */
+ * it. What is left is sorted by the tile shape that suits it, and each shape's items go in launches of up
+ * to ATTENTION_UNITS_MAX. */
 #include "kernels/cuda/attention_launch.h"
 #include "kernels/cuda/attention_sdpa.h"
 #include "kernels/cuda/cuda_queue.h"
 #include "kernels/cuda/cuda_status.h"
 #include "kernels/cuda/ops.h"
-#include "kernels/cuda/sdpa_pack.h"
+#include "kernels/cuda/sdpa_plan.h"
 #include "kernels/cuda/tca_launch.h"
 
 _Static_assert(sizeof(struct attention_launch) + sizeof(struct attention_tensors) <= 4096,

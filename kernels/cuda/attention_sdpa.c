@@ -127,6 +127,18 @@ static struct sdpa_lists_out place_lists(struct cuda_queue *queue, int heads, vo
     return lists;
 }
 
+/* The keys, and lists that a launch fills; the caller adds queries and results. */
+static struct sdpa_tensors tensors_over(const struct attention_segment *keys,
+                                        const struct sdpa_lists_out *lists)
+{
+    return (struct sdpa_tensors){.k = keys->k,
+                                 .v = keys->v,
+                                 .q_offsets = lists->q_offsets,
+                                 .kv_offsets = lists->kv_offsets,
+                                 .query_counts = lists->query_counts,
+                                 .key_counts = lists->key_counts};
+}
+
 /* A piece of a long run. Where the caller wants no log-sum-exps, those that cuDNN writes all the same go
  * to scratch. */
 static enum tca_status run_piece(struct cuda_queue *queue, const struct attention_tensors *at,
@@ -136,16 +148,11 @@ static enum tca_status run_piece(struct cuda_queue *queue, const struct attentio
     const struct sdpa_form form = form_of(shape, queries, keys->causal);
     void *spare;
     const struct sdpa_lists_out lists = place_lists(queue, shape->kv_heads, &spare);
-    const struct sdpa_tensors tensors = {.out = at->out,
-                                         .lse = at->lse != NULL ? at->lse : spare,
-                                         .q = at->q,
-                                         .k = keys->k,
-                                         .v = keys->v,
-                                         .q_offsets = lists.q_offsets,
-                                         .kv_offsets = lists.kv_offsets,
-                                         .query_counts = lists.query_counts,
-                                         .key_counts = lists.key_counts};
+    struct sdpa_tensors tensors = tensors_over(keys, &lists);
 
+    tensors.out = at->out;
+    tensors.lse = at->lse != NULL ? at->lse : spare;
+    tensors.q = at->q;
     cuda_launch_sdpa_lists(queue->stream, &lists, keys, queries, rows, shape);
     TCA_TRY(cuda_launch_status("sdpa_lists"));
     TCA_TRY(sdpa_run(queue->sdpa, &form, &tensors));
@@ -164,22 +171,16 @@ static enum tca_status run_packed(struct cuda_queue *queue, const struct attenti
     const struct sdpa_form form = pack_form(pack);
     void *behind;
     const struct sdpa_lists_out lists = place_lists(queue, pack->heads, &behind);
-    uint16_t *q = behind, *out = q + elements;
-    float *lse = (float *)(void *)(out + elements);
-    const struct sdpa_tensors tensors = {.out = out,
-                                         .lse = lse,
-                                         .q = q,
-                                         .k = keys->k,
-                                         .v = keys->v,
-                                         .q_offsets = lists.q_offsets,
-                                         .kv_offsets = lists.kv_offsets,
-                                         .query_counts = lists.query_counts,
-                                         .key_counts = lists.key_counts};
+    uint16_t *q = behind;
+    struct sdpa_tensors tensors = tensors_over(keys, &lists);
 
+    tensors.out = q + elements;
+    tensors.lse = (float *)(void *)(tensors.out + elements);
+    tensors.q = q;
     cuda_launch_sdpa_pack(queue->stream, q, &lists, pack, at->q, keys->head_stride);
     TCA_TRY(cuda_launch_status("sdpa_pack"));
     TCA_TRY(sdpa_run(queue->sdpa, &form, &tensors));
-    cuda_launch_sdpa_unpack(queue->stream, at->out, at->lse, pack, out, lse);
+    cuda_launch_sdpa_unpack(queue->stream, at->out, at->lse, pack, tensors.out, tensors.lse);
     return cuda_launch_status("sdpa_unpack");
 }
 
