@@ -102,7 +102,7 @@ struct kernel_backend {
     const char *name;
     enum kernel_dtype activation;
     int step_rows;     /* of a prefill step that suits the device: larger ones gain little */
-    int64_t step_keys; /* that so many rows attend to in seconds at most: behind more, fewer */
+    double step_flops; /* most of a prefill step's dense attention: about a second's work */
 
     /* `threads`: CPU threads to use, at least 1; ignored by GPUs. TCA_ERR_DEVICE: no such device. */
     enum tca_status (*queue_create)(int device, int threads, struct kernel_queue **queue_out);

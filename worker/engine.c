@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* A step prefills whole chunks up to the device's step_keys, then shorter pieces, so that it takes
- * seconds at most for any length of documents; an eighth of it while answers are being written. */
+/* A step prefills whole chunks as long as the device attends to that many keys in seconds, then shorter
+ * pieces, for any length of documents; an eighth of it while answers are being written. */
 enum { DECODE_SHARE = 8 };
 
 struct engine {
@@ -712,8 +712,7 @@ static void settle_items(struct engine *engine, int64_t start_ms)
 enum tca_status engine_step(struct engine *engine, bool *was_busy_out)
 {
     struct batch_limits limits = {.chunk_tokens = engine->options.chunk_tokens,
-                                  .key_reads = engine->options.chunk_tokens *
-                                               model_shard_facts(engine->shard)->step_keys,
+                                  .key_reads = model_shard_facts(engine->shard)->step_key_reads,
                                   .decode_share = DECODE_SHARE};
     int64_t start_ms = clock_monotonic_ms();
     uint64_t failed_opens;

@@ -108,6 +108,16 @@ static enum tca_status reserve_kv(struct model_shard *shard,
     return TCA_OK;
 }
 
+/* By the products of queries with keys and of weights with values, 2 operations each a value of a head. */
+static int64_t step_key_reads_of(const struct model_shard *shard,
+                                 const struct kernel_backend *backend)
+{
+    const double values =
+        (double)shard->config.layers * shard->facts.shard.q_heads * (double)shard->config.head_dim;
+
+    return 1 + (int64_t)(backend->step_flops / (4 * values));
+}
+
 static enum tca_status create_pass(struct model_shard *shard,
                                    const struct model_shard_options *options,
                                    struct tca_error *error)
@@ -128,7 +138,7 @@ static enum tca_status create_pass(struct model_shard *shard,
                                             ? options->max_positions
                                             : shard->config.max_positions};
 
-    shard->facts.step_keys = options->backend->step_keys;
+    shard->facts.step_key_reads = step_key_reads_of(shard, options->backend);
     shard->facts.has_sparse_attention = options->backend->select != NULL;
     shard->facts.workspace_bytes = forward_workspace_bytes(&parts, &limits);
     TCA_TRY(forward_create(&parts, &limits, &shard->forward, error));

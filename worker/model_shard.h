@@ -48,7 +48,7 @@ struct model_shard_facts {
     char fingerprint[65];       /* hex; "dummy" for dummy weights */
     char profile_id[17];        /* hex; "": no profile */
     bool has_tca_profile;       /* it has (mu, sigma) for the rule tca */
-    int64_t step_keys;          /* of the device's backend */
+    int64_t step_key_reads;     /* (query, key) pairs that a prefill step may attend to */
     bool has_sparse_attention;  /* the device's backend can select */
 };
 

@@ -8,7 +8,7 @@ enum { CAPABILITY = 9 }; /* Hopper: what the kernels are compiled for */
 static const struct kernel_backend backend = {.name = "cuda",
                                               .activation = KERNEL_BF16,
                                               .step_rows = 4096,
-                                              .step_keys = 262144,
+                                              .step_flops = 5e14,
                                               .queue_create = cuda_queue_create,
                                               .queue_destroy = cuda_queue_destroy,
                                               .queue_wait = cuda_queue_wait,
