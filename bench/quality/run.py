@@ -6,6 +6,7 @@ import hashlib
 import struct
 import time
 from collections.abc import Callable, Iterator
+from concurrent import futures
 
 import grpc
 
@@ -80,14 +81,25 @@ class Runner:
                 self.progress.expect(f"prefill {prefill.text}", job.length)
                 for _, ask in wanted:
                     self.progress.expect(f"ask {ask.text}", ask_weight(job, ask))
-        for job in jobs:
-            self._run_job(job)
+        for job, sample in zip(jobs, self._samples(jobs)):
+            self._run_job(job, sample)
         self.progress.finish()
 
-    def _run_job(self, job: Job) -> None:
-        sample = tasks.make_sample(job.task, job.length, job.number, self.plan.seed,
-                                   self.plan.per_document, self.source,
-                                   lambda text: len(self.client.tokenize(text, True)))
+    def _samples(self, jobs: list[Job]) -> Iterator[tasks.Sample]:
+        """One for each job. The next is made meanwhile: a long document takes seconds."""
+        with futures.ThreadPoolExecutor(1) as maker:
+            coming = None
+            for job in [*jobs, None]:
+                ready, coming = coming, job and maker.submit(self._make_sample, job)
+                if ready:
+                    yield ready.result()
+
+    def _make_sample(self, job: Job) -> tasks.Sample:
+        return tasks.make_sample(job.task, job.length, job.number, self.plan.seed,
+                                 self.plan.per_document, self.source,
+                                 lambda text: len(self.client.tokenize(text, True)))
+
+    def _run_job(self, job: Job, sample: tasks.Sample) -> None:
         sha256 = hashlib.sha256(sample.text.encode()).hexdigest()
         self.results.check_document(job.task.name, job.length, job.number, sha256)
         for prefill, wanted in job.missing.items():
