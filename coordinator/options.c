@@ -1,6 +1,7 @@
 #include "coordinator/options.h"
 
 #include "coordinator/attention.h"
+#include "model/shard_plan.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,8 +20,8 @@ static const struct setting rows[] = {
      .help = "folder of tokenizer.json; default: the model's"},
     {FIELD(listen), .name = "listen", .initial = "127.0.0.1:50051", .metavar = "ADDR:PORT",
      .help = "where clients connect; port 0 picks a free one and prints it"},
-    {FIELD(workers), .name = "workers", .initial = "1", .metavar = "N", .min = 1, .max = 1024,
-     .help = "ranks to start, each holds a part of the model"},
+    {FIELD(workers), .name = "workers", .initial = "1", .metavar = "N", .min = 1,
+     .max = SHARD_RANKS_MAX, .help = "ranks to start, each holds a part of the model"},
     {FIELD(threads), .name = "threads", .initial = "0", .metavar = "N", .min = 0, .max = 1024,
      .help = "CPU threads a worker; 0: the host's cores shared among its workers"},
     {FIELD(device), .name = "device", .initial = "auto", .choices = devices, .metavar = "NAME",
