@@ -305,11 +305,18 @@ static void bench_cuda(const struct bench *bench)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"threads", required_argument, NULL, 't'},   {"json", no_argument, NULL, 'j'},
-        {"sparse", no_argument, NULL, 's'},          {"device", required_argument, NULL, 'd'},
-        {"prefill", required_argument, NULL, 'p'},   {"chunk", required_argument, NULL, 'c'},
-        {"warm-up-s", required_argument, NULL, 'w'}, {NULL, 0, NULL, 0}};
+    static const char usage[] =
+        "usage: tca-bench-kernels [--threads N] [--sparse] [--device cpu|cuda] [--json] "
+        "[--prefill TOKENS:KEEP[,..]] [--chunk POSITION:KEEP[,..]] [--warm-up-s SECONDS]";
+    static const struct option options[] = {{"threads", required_argument, NULL, 't'},
+                                            {"json", no_argument, NULL, 'j'},
+                                            {"sparse", no_argument, NULL, 's'},
+                                            {"device", required_argument, NULL, 'd'},
+                                            {"prefill", required_argument, NULL, 'p'},
+                                            {"chunk", required_argument, NULL, 'c'},
+                                            {"warm-up-s", required_argument, NULL, 'w'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {NULL, 0, NULL, 0}};
     struct bench bench = {.cpu = kernel_backend_cpu(), .threads = 0};
     const char *device = "cpu";
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -327,9 +334,10 @@ int main(int argc, char **argv)
             bench.chunks = parse_points(optarg);
         else if (option == 'w')
             bench.warm_up_s = atof(optarg);
+        else if (option == 'h')
+            return puts(usage) == EOF;
         else
-            die("usage: tca-bench-kernels [--threads N] [--sparse] [--device cpu|cuda] [--json] "
-                "[--prefill TOKENS:KEEP[,..]] [--chunk POSITION:KEEP[,..]] [--warm-up-s SECONDS]");
+            die(usage);
     }
     if (strcmp(device, "cuda") == 0) {
         bench_cuda(&bench);
