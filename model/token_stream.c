@@ -43,8 +43,13 @@ enum tca_status token_stream_push(struct token_stream *stream, const struct toke
 {
     struct bytes text = {0};
     size_t used = 0;
-    enum tca_status status = bytes_append(&text, stream->held, (size_t)stream->held_bytes);
+    enum tca_status status;
 
+    if (!tokenizer_has(tokenizer, id)) {
+        TCA_TRY(token_stream_finish(stream, text_out));
+        return bytes_append_text(text_out, replacement);
+    }
+    status = bytes_append(&text, stream->held, (size_t)stream->held_bytes);
     if (status == TCA_OK)
         status = tokenizer_decode(tokenizer, id, false, &text);
     if (status == TCA_OK)

@@ -69,6 +69,13 @@ int32_t tokenizer_vocab(const struct tokenizer *tokenizer)
     return tokenizer->vocabulary.ids;
 }
 
+bool tokenizer_has(const struct tokenizer *tokenizer, int32_t id)
+{
+    size_t bytes;
+
+    return vocabulary_text(&tokenizer->vocabulary, id, &bytes) != NULL;
+}
+
 int32_t tokenizer_find(const struct tokenizer *tokenizer, const char *text)
 {
     return vocabulary_find(&tokenizer->vocabulary, text, strlen(text));

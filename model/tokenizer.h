@@ -45,6 +45,7 @@ enum tca_status tokenizer_encode_long(const struct tokenizer *tokenizer, const c
 
 /* The id of a token by its exact text, -1 when there is none. */
 int32_t tokenizer_find(const struct tokenizer *tokenizer, const char *text);
+bool tokenizer_has(const struct tokenizer *tokenizer, int32_t id);
 bool tokenizer_is_special(const struct tokenizer *tokenizer, int32_t id);
 
 /* Append the bytes of one token (of a token that is only an added one: its text); nothing for an
@@ -57,7 +58,8 @@ struct token_stream {
     char held[4];
     int held_bytes;
 };
-/* Append what became whole; bytes that can no longer become a character turn into U+FFFD. */
+/* Append what became whole; bytes that can no longer become a character turn into U+FFFD, and so does an id
+ * outside the vocabulary: models have some without text behind it. */
 enum tca_status token_stream_push(struct token_stream *stream, const struct tokenizer *tokenizer,
                                   int32_t id, struct bytes *text_out);
 /* End of text: an unfinished character turns into U+FFFD. */

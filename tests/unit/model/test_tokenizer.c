@@ -254,6 +254,27 @@ static void streams_cut_no_character_and_replace_what_is_none(void **state)
         assert_streamed(*state, cases[i][0], cases[i][1]);
 }
 
+/* Of a model with more ids than the tokenizer; a character that they cut off is none any more. */
+static void ids_without_text_are_replaced_in_streams(void **state)
+{
+    static const char start[] = "\xf0\x9f\x98\x80";
+    struct token_stream stream = {0};
+    struct token_ids ids = {0};
+    struct bytes text = {0};
+
+    assert_int_equal(tokenizer_encode(*state, start, strlen(start), false, &ids), TCA_OK);
+    assert_true(ids.count > 1);
+    assert_int_equal(token_stream_push(&stream, *state, ids.ids[0], &text), TCA_OK);
+    assert_int_equal(text.size, 0);
+    assert_int_equal(token_stream_push(&stream, *state, tokenizer_vocab(*state), &text), TCA_OK);
+    assert_int_equal(token_stream_push(&stream, *state, INT32_MAX, &text), TCA_OK);
+    assert_int_equal(token_stream_finish(&stream, &text), TCA_OK);
+    assert_int_equal(text.size, strlen(R R R));
+    assert_memory_equal(text.data, R R R, text.size);
+    bytes_free(&text);
+    token_ids_free(&ids);
+}
+
 static void a_stream_hands_out_whole_characters_as_they_come(void **state)
 {
     struct token_stream stream = {0};
@@ -285,6 +306,7 @@ int main(void)
         cmocka_unit_test(a_pre_token_may_be_megabytes_long),
         cmocka_unit_test(threads_may_encode_at_once),
         cmocka_unit_test(streams_cut_no_character_and_replace_what_is_none),
+        cmocka_unit_test(ids_without_text_are_replaced_in_streams),
         cmocka_unit_test(a_stream_hands_out_whole_characters_as_they_come),
     };
     return cmocka_run_group_tests_name("tokenizer", tests, open_needle, close_needle);
