@@ -473,6 +473,16 @@ static bool read_workloads(struct bench *bench)
     return workload_complete(load, options);
 }
 
+static int64_t longest_sequence(const struct options *options, const int64_t *lengths, int count)
+{
+    int64_t most = 0;
+
+    for (int i = 0; i < count; i++)
+        if (lengths[i] > most)
+            most = lengths[i];
+    return most + options->question_tokens + options->decode_tokens + 1;
+}
+
 static int bench_all(const struct options *options)
 {
     struct group_run_options group = {.model_folder = options->model,
@@ -487,8 +497,9 @@ static int bench_all(const struct options *options)
                                       .has_dummy_weights = options->dummy_weights};
     struct bench bench = {.options = options};
     int64_t lengths[PROMPTS_MAX];
+    int count = parse_lengths(options->prompt_tokens, lengths);
 
-    if (options->model == NULL || parse_lengths(options->prompt_tokens, lengths) == 0) {
+    if (options->model == NULL || count == 0) {
         fprintf(stderr, "tca-bench: --model DIR and --prompt-tokens N[,N..] are needed\n");
         return 2;
     }
@@ -497,6 +508,8 @@ static int bench_all(const struct options *options)
     for (int i = 0; i < bench.workloads; i++)
         if (bench.workload[i].batch > group.max_sequences)
             group.max_sequences = bench.workload[i].batch;
+    if (options->dummy_weights) /* of any length */
+        group.max_positions = longest_sequence(options, lengths, count);
     return group_run(&group, lead, &bench) == TCA_OK ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 

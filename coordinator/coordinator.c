@@ -2,6 +2,7 @@
 #include "base/log.h"
 #include "coordinator/coordinator_state.h"
 #include "coordinator/document_flow.h"
+#include "coordinator/program_files.h"
 #include "coordinator/question_flow.h"
 #include "coordinator/restore.h"
 #include "coordinator/scheduler.h"
@@ -17,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 enum {
     STOP_GRACE_MS = 1000,       /* for the last statuses to reach the clients */
@@ -335,12 +337,11 @@ static enum tca_status check_workers(const struct coordinator *coordinator, stru
                : shard_plan_make(&coordinator->model, 0, (int)options->workers, &shard, error);
 }
 
-static enum tca_status read_model(struct coordinator *coordinator, struct tca_error *error)
+static enum tca_status find_model(struct coordinator *coordinator, struct tca_error *error)
 {
     const struct coordinator_options *options = coordinator->options;
     char *folder;
     const char *name;
-    int32_t vocab;
 
     if (options->model == NULL)
         return tca_fail(error, TCA_ERR_INVALID, "model: is not set, allowed: a model's folder");
@@ -354,25 +355,65 @@ static enum tca_status read_model(struct coordinator *coordinator, struct tca_er
     free(folder);
     name = strrchr(coordinator->model_folder, '/');
     coordinator->model_name = name == NULL ? coordinator->model_folder : name + 1;
-    folder = options->tokenizer != NULL ? options->tokenizer : coordinator->model_folder;
-    TCA_TRY(model_config_read(coordinator->model_folder, &coordinator->model, error));
-    TCA_TRY(check_workers(coordinator, error));
+    return TCA_OK;
+}
+
+/* Made-up weights were trained for no length. */
+static enum tca_status limit_tokens(struct coordinator *coordinator, struct tca_error *error)
+{
+    const struct coordinator_options *options = coordinator->options;
+    const bool is_free = options->weights == OPTIONS_WEIGHTS_DUMMY;
+    const int most = is_free ? MODEL_POSITIONS_MAX : coordinator->model.max_positions;
+
+    if (options->max_tokens > most)
+        return tca_fail(error, TCA_ERR_INVALID, "max-tokens: %" PRId64 ", allowed: 0 to %d%s",
+                        options->max_tokens, most, is_free ? "" : ", the model's positions");
+    if (is_free && options->max_tokens > 0)
+        coordinator->model.max_positions = (int)options->max_tokens;
+    coordinator->max_tokens =
+        options->max_tokens > 0 ? options->max_tokens : coordinator->model.max_positions;
+    return TCA_OK;
+}
+
+/* The folder of tokenizer.json, which a shape without weights need not have. */
+static const char *find_tokenizer(const struct coordinator *coordinator,
+                                  char data_folder_out[PROGRAM_PATH_BYTES])
+{
+    const struct coordinator_options *options = coordinator->options;
+    char path[sizeof(coordinator->model_folder) + sizeof("/tokenizer.json")];
+
+    if (options->tokenizer != NULL)
+        return options->tokenizer;
+    snprintf(path, sizeof(path), "%s/tokenizer.json", coordinator->model_folder);
+    if (options->weights == OPTIONS_WEIGHTS_DUMMY && access(path, F_OK) != 0 &&
+        program_files_find_data("needle-9m", data_folder_out, NULL) == TCA_OK)
+        return data_folder_out;
+    return coordinator->model_folder;
+}
+
+static enum tca_status read_tokenizer(struct coordinator *coordinator, struct tca_error *error)
+{
+    char data_folder[PROGRAM_PATH_BYTES];
+    const char *folder = find_tokenizer(coordinator, data_folder);
+
     TCA_TRY(tokenizer_open(folder, &coordinator->tokenizer, error));
     coordinator->chat = chat_format_detect(folder, coordinator->tokenizer);
-    vocab = tokenizer_vocab(coordinator->tokenizer);
-    if (vocab > coordinator->model.vocab)
+    coordinator->vocab = tokenizer_vocab(coordinator->tokenizer);
+    if (coordinator->vocab > coordinator->model.vocab)
         return tca_fail(error, TCA_ERR_INVALID,
                         "tokenizer: %s has ids up to %" PRId32
                         ", the model's vocabulary ends at %d",
-                        folder, vocab - 1, coordinator->model.vocab - 1);
-    coordinator->vocab = vocab;
-    coordinator->max_tokens = coordinator->model.max_positions;
-    if (options->max_tokens > coordinator->max_tokens)
-        return tca_fail(error, TCA_ERR_INVALID,
-                        "max-tokens: %" PRId64 ", allowed: 0 to %d, the model's positions",
-                        options->max_tokens, coordinator->model.max_positions);
-    if (options->max_tokens > 0)
-        coordinator->max_tokens = options->max_tokens;
+                        folder, coordinator->vocab - 1, coordinator->model.vocab - 1);
+    return TCA_OK;
+}
+
+static enum tca_status read_model(struct coordinator *coordinator, struct tca_error *error)
+{
+    TCA_TRY(find_model(coordinator, error));
+    TCA_TRY(model_config_read(coordinator->model_folder, &coordinator->model, error));
+    TCA_TRY(check_workers(coordinator, error));
+    TCA_TRY(read_tokenizer(coordinator, error));
+    TCA_TRY(limit_tokens(coordinator, error));
     log_info("model %s: %s, %d layers, %d KV heads, %" PRId64
              " parameters, %d positions, chat format %s",
              coordinator->model_name, coordinator->model.family, coordinator->model.layers,

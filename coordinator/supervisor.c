@@ -3,10 +3,10 @@
 #include "base/log.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/launcher.h"
+#include "coordinator/program_files.h"
 #include "coordinator/store.h"
 #include "coordinator/worker_secret.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -36,30 +36,12 @@ static enum tca_status find_secret(const struct coordinator_options *options,
                                : worker_secret_make(secret_out, error);
 }
 
-/* tca-worker beside our own program. */
-static enum tca_status find_worker(char path_out[PATH_BYTES], struct tca_error *error)
-{
-    static const char name[] = "tca-worker";
-    const ssize_t bytes = readlink("/proc/self/exe", path_out, PATH_BYTES - sizeof(name));
-    char *slash;
-
-    if (bytes <= 0)
-        return tca_fail(error, TCA_ERR_NOT_FOUND, "cannot find this program's own folder: %s",
-                        strerror(errno));
-    path_out[bytes] = '\0';
-    slash = strrchr(path_out, '/');
-    memcpy(slash == NULL ? path_out : slash + 1, name, sizeof(name));
-    if (access(path_out, X_OK) != 0)
-        return tca_fail(error, TCA_ERR_NOT_FOUND, "cannot run %s: %s", path_out, strerror(errno));
-    return TCA_OK;
-}
-
 /* Start mpirun, or the user's command, which gets the same by environment variables. */
 static enum tca_status launch(const struct coordinator_options *options, struct launcher *launcher,
                               const char *address, const char *secret, struct tca_error *error)
 {
     char ranks[24];
-    char worker[PATH_BYTES];
+    char worker[PROGRAM_PATH_BYTES];
     char variables[4][PATH_BYTES + 32];
     /* --bind-to none: with -np 1 and 2 Open MPI would pin each rank to one core. The kill timeout
      * ends the others at once when a rank dies. */
@@ -85,7 +67,7 @@ static enum tca_status launch(const struct coordinator_options *options, struct 
     const char *environment[] = {variables[0], variables[1], variables[2], variables[3],
                                  NULL,         NULL,         NULL};
 
-    TCA_TRY(find_worker(worker, error));
+    TCA_TRY(program_files_find("tca-worker", worker, error));
     snprintf(ranks, sizeof(ranks), "%" PRId64, options->workers);
     snprintf(variables[0], sizeof(variables[0]), "TCA_WORKER_SECRET=%s", secret);
     snprintf(variables[1], sizeof(variables[1]), "TCA_WORKERS=%s", ranks);

@@ -178,7 +178,8 @@ void worker_link_open_question(struct coordinator *coordinator, const struct que
     open.document_key = question->document == NULL ? 0 : question->document->key;
     open.token_count = question->tokens.count;
     open.max_tokens = (uint32_t)question->max_tokens;
-    if (!question->ignores_eos) {
+    /* Made-up weights choose end tokens as any other. */
+    if (!question->ignores_eos && coordinator->options->weights != OPTIONS_WEIGHTS_DUMMY) {
         open.n_end_token = end_tokens(coordinator, ends);
         open.end_token = ends;
     }

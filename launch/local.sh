@@ -1,10 +1,11 @@
 #!/bin/bash
 # Run the service on this machine in the foreground, until Ctrl-C.
 # Usage: launch/local.sh [MODEL_DIR [COORDINATOR_OPTION..]]   (default: models/needle-9m, 2 workers)
-# PRESET=release takes another build than build/host.
+# PRESET=release takes another build than build/host; in a bundle it is the bundle's programs.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
-bin=$root/build/${PRESET:-host}/bin
+bin=$root/bin
+[ -x "$bin/tca-coordinator" ] || bin=$root/build/${PRESET:-host}/bin
 model=${1:-$root/models/needle-9m}
 [ $# -eq 0 ] || shift
 [ -x "$bin/tca-coordinator" ] || {

@@ -4,12 +4,14 @@
 #
 # WORKER_LISTEN is an address of this host that the others reach, with a port: 10.0.0.1:50052. Keep
 # it off public networks. The workers' secret goes through mpirun's environment, not its arguments.
-# PRESET=release takes another build than build/host.
+# PRESET=release takes another build than build/host; in a bundle it is the bundle's programs.
 set -euo pipefail
 [ $# -ge 3 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 hostfile=$1 worker_listen=$2 model=$3
 shift 3
-bin=$(cd "$(dirname "$0")/.." && pwd)/build/${PRESET:-host}/bin
+root=$(cd "$(dirname "$0")/.." && pwd)
+bin=$root/bin
+[ -x "$bin/tca-coordinator" ] || bin=$root/build/${PRESET:-host}/bin
 workers=$(awk '!/^[[:space:]]*(#|$)/ { n = 1; if (match($0, /slots=[0-9]+/)) n = substr($0, RSTART + 6, RLENGTH - 6); sum += n }
                END { print sum + 0 }' "$hostfile")
 [ "$workers" -gt 0 ] || { echo "$hostfile names no host" >&2; exit 2; }

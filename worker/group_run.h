@@ -23,10 +23,11 @@ struct group_run_options {
     int threads;     /* of a rank, 0: the cores shared by all ranks */
     int64_t kv_memory_bytes; /* of a rank, 0: by what is free */
     int chunk_tokens;        /* 0: by the device */
-    int64_t window_tokens;   /* of every selection; 0: the default */
-    int64_t refresh_every;   /* 0: never */
-    const char *profile;     /* file; NULL: the model folder's */
-    int stripe_unit;         /* tokens; 0: the default */
+    int64_t max_positions; /* of one sequence; 0: the model's, which only dummy weights may pass */
+    int64_t window_tokens; /* of every selection; 0: the default */
+    int64_t refresh_every; /* 0: never */
+    const char *profile;   /* file; NULL: the model folder's */
+    int stripe_unit;       /* tokens; 0: the default */
     int max_sequences;
     bool has_dummy_weights;
     enum device_wish device;              /* local_ranks > 1: the CPU */

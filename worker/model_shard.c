@@ -252,6 +252,9 @@ static enum tca_status create_parts(struct model_shard *shard,
     enum tca_status status;
 
     TCA_TRY(model_config_read(options->model_folder, &shard->config, error));
+    if (options->has_dummy_weights && options->max_positions > 0 &&
+        options->max_positions <= MODEL_POSITIONS_MAX)
+        shard->config.max_positions = (int)options->max_positions;
     TCA_TRY(find_place(shard, options, error));
     TCA_TRY(order_sums(shard, error));
     status =

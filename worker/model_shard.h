@@ -30,7 +30,7 @@ struct model_shard_options {
     int max_sequences;      /* decoding questions of one step */
     bool has_dummy_weights; /* config.json only; pseudo-random weights */
     int timeout_ms;         /* of every wait for a peer */
-    int64_t max_positions;  /* of one sequence; 0: the model's */
+    int64_t max_positions;  /* of one sequence; 0: the model's, which only dummy weights may pass */
     int64_t window_tokens;  /* that every selection keeps at the end */
     int64_t refresh_every;  /* tokens of an answer until it selects again; 0: never */
     const char *profile;    /* file; NULL: the model folder's, if there is one */
