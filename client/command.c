@@ -61,7 +61,8 @@ static const struct setting ask_rows[] = {
     ROW(tau, .name = "tau", .metavar = "MASS",
         .help = "attention mass to retain, instead of a share of the tokens"),
     ROW(evict, .name = "evict",
-        .help = "keep so much of the prompt, and free the other tokens' KV before the answer"),
+        .help = "of a prompt without a document: keep so much of it, and free the other "
+                "tokens' KV before the answer"),
     ROW(no_wait, .name = "no-wait", .help = "refuse rather than wait for a document's prefill"),
     /* The last: generate takes all but this. */
     ROW(heatmap, .name = "heatmap", .metavar = "FILE",
