@@ -160,9 +160,22 @@ static void end_question(struct engine *engine, struct question *question, enum 
     engine->event(engine->context, &event);
 }
 
+/* The document's memory goes: who reads it cannot go on. */
+static void end_questions_over(struct engine *engine, const struct document *document,
+                               const char *why)
+{
+    for (int i = 0; i < engine->questions; i++) {
+        struct question *question = engine->question[i];
+
+        if (question->document == document && question->state != JOB_CLOSING)
+            end_question(engine, question, QUESTION_FAILED, TCA_ERR_ABORTED, why);
+    }
+}
+
 static void fail_document(struct engine *engine, struct document *document, enum tca_status status,
                           const char *message)
 {
+    end_questions_over(engine, document, "its document failed");
     document->state = JOB_CLOSING;
     engine_refuse_document(engine, document->key, status, message);
 }
@@ -281,13 +294,7 @@ void engine_close_document(struct engine *engine, uint64_t key)
 
     if (document == NULL || document->state == JOB_CLOSING)
         return;
-    for (int i = 0; i < engine->questions; i++) {
-        struct question *question = engine->question[i];
-
-        if (question->document == document && question->state != JOB_CLOSING)
-            end_question(engine, question, QUESTION_FAILED, TCA_ERR_ABORTED,
-                         "its document was closed");
-    }
+    end_questions_over(engine, document, "its document was closed");
     document->state = JOB_CLOSING;
     document->is_close_wanted = true;
 }

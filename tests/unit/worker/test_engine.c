@@ -354,6 +354,7 @@ static void ask_wrongly(struct scene *scene)
     const int32_t outside = TINY_VOCAB;
     const int32_t many[12] = {0};
     struct question_params params = {.key = 5, .tokens = 3, .max_tokens = 4, .sampling = greedy};
+    bool is_busy;
 
     bad.top_p = 2.0;
     open_question(scene, 1, 0, 9, 5, &bad);
@@ -387,6 +388,18 @@ static void ask_wrongly(struct scene *scene)
     for (uint64_t key = 0; key < 4; key++)
         engine_cancel_question(scene->engine, key);
     run_until_idle(scene);
+    assert_int_equal(model_shard_used_bytes(scene->run->shard), 0);
+
+    open_document(scene, 3, 40);
+    run_until_idle(scene);
+    open_question(scene, 6, 3, 9, 300, &greedy);
+    for (int i = 0; i < 3; i++)
+        step(scene, &is_busy);
+    engine_receive_document(scene->engine, 3, many,
+                            1); /* it is READY: takes its question with it */
+    assert_int_equal(scene->document[3].status, TCA_ERR_RANGE);
+    run_until_idle(scene);
+    assert_int_equal(scene->question[6].status, TCA_ERR_ABORTED);
     assert_int_equal(model_shard_used_bytes(scene->run->shard), 0);
 }
 
