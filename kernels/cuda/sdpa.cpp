@@ -112,22 +112,23 @@ static std::shared_ptr<fe::graph::Graph> describe(const sdpa_form &form)
     return graph;
 }
 
-/* The plan's workspace, at least what all plans so far want. */
+/* The plan's workspace, at least what all plans so far want: they keep theirs where there is no memory
+ * for a larger one. */
 static bool grow_workspace(sdpa *sdpa, const fe::graph::Graph &graph)
 {
     int64_t bytes = 0;
+    void *grown;
 
     if (graph.get_workspace_size(bytes).is_bad())
         return false;
     if (bytes <= sdpa->workspace_bytes)
         return true;
-    cudaFree(sdpa->workspace); /* waits for work that may still use it */
-    sdpa->workspace = NULL;
-    sdpa->workspace_bytes = 0;
-    if (cudaMalloc(&sdpa->workspace, (size_t)bytes) != cudaSuccess) {
+    if (cudaMalloc(&grown, (size_t)bytes) != cudaSuccess) {
         (void)cudaGetLastError();
         return false;
     }
+    cudaFree(sdpa->workspace); /* waits for work that may still use it */
+    sdpa->workspace = grown;
     sdpa->workspace_bytes = bytes;
     return true;
 }
