@@ -437,7 +437,7 @@ static void *watch(void *context)
     while (!group->is_stopping) {
         struct timespec until;
 
-        clock_gettime(CLOCK_REALTIME, &until);
+        clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += (long)WATCH_MS * 1000000;
         until.tv_sec += until.tv_nsec / 1000000000;
         until.tv_nsec %= 1000000000;
@@ -631,6 +631,7 @@ enum tca_status comm_nccl_create(struct comm_group *control, int device, int tim
 {
     struct nccl_group *group = calloc(1, sizeof(*group));
     struct invitation invitation = {.refused_by = 0};
+    pthread_condattr_t monotonic;
     enum tca_status status;
 
     if (group == NULL)
@@ -641,7 +642,10 @@ enum tca_status comm_nccl_create(struct comm_group *control, int device, int tim
     group->device = device;
     group->timeout_ms = timeout_ms;
     pthread_mutex_init(&group->mutex, NULL);
-    pthread_cond_init(&group->changed, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&group->changed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     status = invite(group, prepare(group, error), &invitation, error);
     if (status == TCA_OK)
         status = join(group, &invitation, error);
