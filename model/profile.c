@@ -272,6 +272,15 @@ static enum tca_status set_id(struct profile *profile)
     return TCA_OK;
 }
 
+/* Says so where a profile that reads well cannot be held. */
+static enum tca_status check_kept(const struct json_node *root, enum tca_status status,
+                                  struct tca_error *error)
+{
+    return status == TCA_OK
+               ? TCA_OK
+               : json_node_fail(root, error, status, "cannot be kept: %s", tca_status_text(status));
+}
+
 static enum tca_status read_tables(const struct json_node *root, struct profile *profile,
                                    struct tca_error *error)
 {
@@ -279,12 +288,12 @@ static enum tca_status read_tables(const struct json_node *root, struct profile 
 
     TCA_TRY(read_shares(root, profile, error));
     TCA_TRY(read_lengths(root, profile, error));
-    TCA_TRY(profile_allocate(profile, json_node_exists(&tca)));
+    TCA_TRY(check_kept(root, profile_allocate(profile, json_node_exists(&tca)), error));
     for (int table = 0; table < PROFILE_TABLES; table++)
         TCA_TRY(read_table(root, (enum profile_table)table, profile, error));
     if (json_node_exists(&tca))
         TCA_TRY(read_tca(&tca, profile, error));
-    return set_id(profile);
+    return check_kept(root, set_id(profile), error);
 }
 
 enum tca_status profile_open(const char *path, const char *fingerprint, int layers, int kv_heads,

@@ -5,6 +5,7 @@
 #include "tests/support/folder.h"
 
 #include "model/model_config.h"
+#include "model/profile.h"
 #include "model/weight_files.h"
 #include "tests/unit/model/tiny_folder.h"
 
@@ -30,6 +31,41 @@ static enum tca_status read_config(const struct folder *folder, struct tca_error
     struct model_config config;
 
     return model_config_read(folder->path, &config, error);
+}
+
+/* Of 1 layer of 1 KV head. */
+static void write_profile(const struct folder *folder)
+{
+    struct profile profile = {.fingerprint = "f",
+                              .layers = 1,
+                              .kv_heads = 1,
+                              .chunk_tokens = 1,
+                              .calibration_tokens = 1,
+                              .points = 2,
+                              .share = {0.5F, 1.0F},
+                              .lengths = 1,
+                              .length = {1}};
+    struct bytes text = {0};
+
+    assert_int_equal(profile_allocate(&profile, false), TCA_OK);
+    assert_int_equal(profile_write(&profile, &text), TCA_OK);
+    folder_write(folder, "tca-profile.json", text.data, text.size);
+    bytes_free(&text);
+    profile_deinit(&profile);
+}
+
+static enum tca_status open_profile(const struct folder *folder, struct tca_error *error)
+{
+    struct profile *profile = NULL;
+    enum tca_status status;
+    char path[128];
+
+    snprintf(path, sizeof(path), "%s/tca-profile.json", folder->path);
+    status = profile_open(path, "f", 1, 1, &profile, error);
+    assert_int_equal(profile != NULL, status == TCA_OK);
+    assert_true(status == TCA_OK || strstr(error->text, "tca-profile.json") != NULL);
+    profile_close(profile);
+    return status;
 }
 
 static void fail_each(const struct folder *folder,
@@ -63,6 +99,8 @@ static void every_failed_allocation_becomes_a_status(void **state)
     tiny_folder_write(&folder, "qwen3", 0, NULL, 0);
     fail_each(&folder, open_weights);
     fail_each(&folder, read_config);
+    write_profile(&folder);
+    fail_each(&folder, open_profile);
 
     safetensors_write(&folder, "one.st",
                       "{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}", 4);
