@@ -130,7 +130,8 @@ static enum tca_status greet(struct control_link *link, const struct control_lin
     enum tca_status status;
 
     *code_out = RPC_INTERNAL;
-    TCA_TRY(control_pack_hello(options->secret, options->version, options->ranks, message));
+    if (control_pack_hello(options->secret, options->version, options->ranks, message) != TCA_OK)
+        return tca_fail(error, TCA_ERR_NO_MEMORY, "no memory for the control link");
     TCA_TRY(rpc_stream_open(link->channel, attach_path, 0, &link->stream, error));
     rpc_stream_send(link->stream, message->data, message->size); /* a failure shows below */
     status = rpc_stream_receive(link->stream, WELCOME_TIMEOUT_MS, message);
@@ -152,8 +153,9 @@ static enum tca_status greet(struct control_link *link, const struct control_lin
 
 static enum tca_status start_threads(struct control_link *link, struct tca_error *error)
 {
-    TCA_TRY(message_queue_create(QUEUE_BYTES, &link->incoming));
-    TCA_TRY(message_queue_create(QUEUE_BYTES, &link->outgoing));
+    if (message_queue_create(QUEUE_BYTES, &link->incoming) != TCA_OK ||
+        message_queue_create(QUEUE_BYTES, &link->outgoing) != TCA_OK)
+        return tca_fail(error, TCA_ERR_NO_MEMORY, "no memory for the control link");
     link->running_threads = 2;
     link->has_reader = pthread_create(&link->reader, NULL, read_messages, link) == 0;
     link->has_sender =

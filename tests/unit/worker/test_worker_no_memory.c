@@ -5,7 +5,7 @@
 #include "tests/support/failing_alloc.h"
 
 #include "tests/unit/worker/tiny_model.h"
-#include "worker/control_message.h"
+#include "worker/control_link.h"
 #include "worker/group_run.h"
 
 enum { ALLOCATIONS_MAX = 500, DOCUMENT = 40, QUESTION = 9 };
@@ -92,8 +92,38 @@ static void every_failed_allocation_is_survived(void **state)
     tiny_model_remove(folder);
 }
 
+/* Nobody listens at port 1: every try ends before a Welcome. */
+static void a_link_that_does_not_open_says_why(void **state)
+{
+    const struct control_link_options options = {
+        .coordinator = "127.0.0.1:1", .secret = "secret", .version = "1", .ranks = 1};
+    bool has_failed = true;
+    int failures = 0;
+
+    (void)state;
+    for (int count = 0; has_failed; count++) {
+        struct tca_error error = {.text = "nothing was said"};
+        struct group_settings settings;
+        struct control_link *link = NULL;
+        enum tca_status status;
+
+        assert_true(count < ALLOCATIONS_MAX);
+        failing_alloc_after(count);
+        status = control_link_open(&options, &link, &settings, &error);
+        has_failed = failing_alloc_stop();
+        failures += has_failed;
+        assert_int_equal(status, has_failed ? TCA_ERR_NO_MEMORY : TCA_ERR_UNAVAILABLE);
+        assert_string_not_equal(error.text, "nothing was said");
+        assert_null(link);
+    }
+    assert_true(failures > 2);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_failed_allocation_is_survived)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_failed_allocation_is_survived),
+        cmocka_unit_test(a_link_that_does_not_open_says_why),
+    };
     return cmocka_run_group_tests_name("no_memory", tests, NULL, NULL);
 }
