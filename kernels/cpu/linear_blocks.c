@@ -211,7 +211,8 @@ static enum tca_status find_matmuls(struct blocks_job *job, struct matmul_cache 
     const struct linear_call *call = job->call;
     const struct kernel_weight *weight = call->weight;
     const struct matmul **next = job->matmuls;
-    matmul_cache_reserve(cache, 2 * (TAIL_PIECES + 1) * 2 * weight->parts);
+    /* Kinds of pieces and of runs, with the bias and without; parts of a width are alike. */
+    matmul_cache_reserve(cache, 2 * (TAIL_PIECES + 1) * 2 * weight->widths);
     for (int part = 0; part < piece_count * job->runs; part++) {
         int run = part % job->runs;
         int col = run_start(weight, run, job->runs);

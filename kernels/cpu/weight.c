@@ -53,6 +53,14 @@ static void pack_block(void *context, int block, int thread)
     }
 }
 
+static bool is_new_width(const int *part_cols, int part)
+{
+    for (int p = 0; p < part; p++)
+        if (part_cols[p] == part_cols[part])
+            return false;
+    return true;
+}
+
 /* A weight without its data. */
 static struct kernel_weight *new_weight(const struct cpu_queue *queue, int rows,
                                         const int *part_cols, int parts)
@@ -74,6 +82,7 @@ static struct kernel_weight *new_weight(const struct cpu_queue *queue, int rows,
     for (int p = 0; p < parts; p++) {
         part[p] = (struct weight_part){weight->cols, part_cols[p], elements};
         weight->cols += part_cols[p];
+        weight->widths += is_new_width(part_cols, p);
         elements += has_blocks ? round_up(rows, BLOCK_ROWS) * padded_cols(&part[p])
                                : (size_t)rows * (size_t)part_cols[p];
     }

@@ -29,6 +29,7 @@ struct kernel_weight {
     int cols;                 /* inputs */
     int parts;                /* of the sum over the inputs, at least 1 */
     struct weight_part *part; /* owned [parts] */
+    int widths;               /* different numbers of inputs that parts have */
     uint16_t *data;           /* owned */
     size_t bytes;
 };

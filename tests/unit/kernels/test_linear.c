@@ -3,6 +3,7 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/cpu_queue.h"
 
+#include <dlfcn.h>
 #include <math.h>
 
 struct linear_case {
@@ -53,6 +54,23 @@ static void check_linear(enum cpu_isa isa, int threads, const struct linear_case
     free(bias);
     free(w);
     free(x);
+}
+
+/* In oneDNN's stead, to count what is compiled: the library's own is behind it. */
+int dnnl_primitive_create(void *primitive_out, const void *description);
+
+static int compiled;
+
+int dnnl_primitive_create(void *primitive_out, const void *description)
+{
+    union {
+        void *found;
+        int (*create)(void *, const void *);
+    } next = {.found = dlsym(RTLD_NEXT, "dnnl_primitive_create")};
+
+    assert_non_null(next.found);
+    compiled++;
+    return next.create(primitive_out, description);
 }
 
 static const enum cpu_isa isas[] = {CPU_ISA_PORTABLE, CPU_ISA_AVX2, CPU_ISA_AVX512_BF16};
@@ -111,6 +129,34 @@ static void multiply_parts(enum cpu_isa isa, const uint16_t *x, const uint16_t *
     cpu_queue_destroy(queue);
     free(own_w);
     free(own_x);
+}
+
+/* A product a KV head, of a model that has many: what they are made of is compiled once. */
+static void a_product_of_many_parts_is_compiled_once(void **state)
+{
+    enum { PARTS = 72, PART_COLS = 8, IN = PARTS * PART_COLS, OUT = 64 };
+    const struct kernel_backend *cpu = kernel_backend_cpu();
+    uint64_t random = 7;
+    uint16_t *x = new_bf16s(IN, 1, &random), *w = new_bf16s((size_t)OUT * IN, 1, &random);
+    struct kernel_queue *queue;
+    struct kernel_weight *weight;
+    int part_cols[PARTS], before;
+    float out[OUT];
+
+    (void)state;
+    for (int p = 0; p < PARTS; p++)
+        part_cols[p] = PART_COLS;
+    assert_int_equal(cpu_queue_create(1, CPU_ISA_AVX512_BF16, &queue), TCA_OK);
+    assert_int_equal(cpu->weight_create_parts(queue, w, OUT, part_cols, PARTS, &weight), TCA_OK);
+    assert_int_equal(cpu->linear(queue, out, KERNEL_F32, x, weight, NULL, 1), TCA_OK);
+    before = compiled;
+    assert_true(before > 0 || cpu_queue_from(queue)->isa != CPU_ISA_AVX512_BF16);
+    assert_int_equal(cpu->linear(queue, out, KERNEL_F32, x, weight, NULL, 1), TCA_OK);
+    assert_int_equal(compiled, before);
+    cpu->weight_destroy(queue, weight);
+    cpu_queue_destroy(queue);
+    free(w);
+    free(x);
 }
 
 /* Five parts on one rank, or four on one and the last on another: the same bits after the sum. */
@@ -179,6 +225,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_match_the_reference),
         cmocka_unit_test(every_row_count_up_to_33_is_right),
+        cmocka_unit_test(a_product_of_many_parts_is_compiled_once),
         cmocka_unit_test(a_matrix_cut_between_parts_gives_the_bits_of_the_whole),
         cmocka_unit_test(embed_reads_the_rows_of_this_rank),
     };
