@@ -194,15 +194,24 @@ def _make_key(rng, starts_sentence):
 def _make_value(rng):
     kind = rng.choice(("digits", "digits", "word", "hex"))
     if kind == "digits":
-        return "".join(rng.choice("0123456789") for _ in range(rng.randrange(4, 9)))
+        return _digits(rng, rng.randrange(4, 9))
     if kind == "hex":
         return "".join(rng.choice("0123456789abcdef") for _ in range(8))
     return rng.choice(WORDS)
 
 
+def _digits(rng, count):
+    return "".join(rng.choice("0123456789") for _ in range(count))
+
+
 def seven_digits(rng):
     """The values of RULER's needles."""
-    return "".join(rng.choice("0123456789") for _ in range(7))
+    return _digits(rng, 7)
+
+
+def short_code(rng):
+    """Four to six digits, as door codes have."""
+    return _digits(rng, rng.randrange(4, 7))
 
 
 def make_facts(count, seed=0, depths=None, templates=TEMPLATES, make_value=_make_value):
