@@ -163,6 +163,7 @@ static void take_usage(struct answer *answer, const Tca__V1__AskEvent__Finished 
     const Tca__V1__Usage *usage = finished->usage;
     char text[FORMAT_BYTES], rate[FORMAT_BYTES];
 
+    answer->usage_parts = 0; /* a server that finishes twice must not fill more than there is */
     add_usage(answer, "%s", reason != NULL ? reason->name : "UNKNOWN");
     if (usage == NULL)
         return;

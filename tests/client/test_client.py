@@ -270,6 +270,16 @@ class ClientTest(unittest.TestCase):
         self.answer("x", document_tokens=0, kept_share=1)
         self.assertNotIn("kept", self.run_tca("generate", "Short")[1])
 
+    def test_an_answer_that_finishes_again_and_again_is_said_once(self):
+        def ask(request, context):
+            for _ in range(100):
+                yield pb.AskEvent(finished={"reason": "EOS", "usage": {"document_tokens": 16384, "kept_share": 1}})
+
+        self.server.handlers["Generation/Ask"] = ask
+        _, err = self.run_tca("ask", "book", "How many?")
+        self.assertEqual(err, "[EOS; 16,384 document tokens; 0 question + 0 answer tokens; first token 0 ms; "
+                              "kept 100.0 % of the cache]\n")
+
     def test_ask_options_reach_the_request(self):
         self.answer("x\n")
         out, err = self.run_tca("ask", "book", "-", *(
