@@ -29,17 +29,17 @@ static struct document *damaged_document(const char *id, const char *reason)
 
 /* Check again what an unfinished upload has so far, so that it can go on. */
 static enum tca_status resume(struct coordinator *coordinator, struct document *document,
-                              int64_t durable_bytes, struct tca_error *error)
+                              struct tca_error *error)
 {
     struct bytes content = {0};
     enum tca_status status = TCA_OK;
 
-    document->byte_count = durable_bytes;
     document->check = (struct content_check){.encoding = document->identity.encoding,
                                              .vocab = coordinator->vocab};
     TCA_TRY(sha256_create(&document->sha));
-    if (durable_bytes > 0)
-        status = store_read(coordinator->store, document->id, durable_bytes, &content, error);
+    if (document->byte_count > 0)
+        status =
+            store_read(coordinator->store, document->id, document->byte_count, &content, error);
     if (status == TCA_OK)
         status = content_check_push(&document->check, content.data, content.size, error);
     if (status == TCA_OK)
@@ -52,22 +52,21 @@ static enum tca_status read_document(struct coordinator *coordinator,
                                      const struct store_entry *entry,
                                      struct document **document_out, struct tca_error *error)
 {
+    const int64_t content_bytes = entry->content_bytes < 0 ? 0 : entry->content_bytes;
     struct document *document = NULL;
-    enum tca_status status;
+    enum tca_status status = TCA_OK;
 
     if (entry->meta == NULL)
         return tca_fail(error, TCA_ERR_DATA_LOSS, "meta.json is missing or cannot be read");
     TCA_TRY(document_meta_read("meta.json", entry->id, entry->meta, &document, error));
     if (document->state == DOCUMENT_UPLOADING)
-        status = resume(coordinator, document, entry->durable_bytes < 0 ? 0 : entry->durable_bytes,
-                        error);
-    else if (document->state != DOCUMENT_FAILED && entry->content_bytes < document->byte_count)
-        status =
-            tca_fail(error, TCA_ERR_DATA_LOSS,
-                     "content has %" PRId64 " bytes, %" PRId64 " were acknowledged",
-                     entry->content_bytes < 0 ? 0 : entry->content_bytes, document->byte_count);
-    else
-        status = TCA_OK;
+        document->byte_count = entry->durable_bytes < 0 ? 0 : entry->durable_bytes;
+    if (document->state != DOCUMENT_FAILED && content_bytes < document->byte_count)
+        status = tca_fail(error, TCA_ERR_DATA_LOSS,
+                          "content has %" PRId64 " bytes, %" PRId64 " were acknowledged",
+                          content_bytes, document->byte_count);
+    else if (document->state == DOCUMENT_UPLOADING)
+        status = resume(coordinator, document, error);
     if (status == TCA_OK)
         *document_out = document;
     else

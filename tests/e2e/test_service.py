@@ -591,6 +591,8 @@ class Life(ServiceTest):
         first.upload(b"Some text that will be cut.", document_id="cut")
         first.upload(b"Some text that will be changed.", document_id="changed")
         first.upload(b"Some text without its metadata.", document_id="bare")
+        self.fails(grpc.StatusCode.INVALID_ARGUMENT,
+                   lambda: first.upload(None, chunks=[header("part"), chunk(0, b"Some text")]))
         self.assertEqual(first.stop(), 0)
         folder = os.path.join(self.folder.name, "documents")
         os.truncate(os.path.join(folder, "cut", "content"), 5)
@@ -598,8 +600,10 @@ class Life(ServiceTest):
             file.write(b"X")
         with open(os.path.join(folder, "bare", "meta.json"), "wb") as file:
             file.write(b"{")
+        with open(os.path.join(folder, "part", "durable"), "wb") as file:
+            file.write(b"noise\0\0\x10")  # more than any memory holds
         second = self.start()
-        for document_id in ("cut", "changed", "bare"):
+        for document_id in ("cut", "changed", "bare", "part"):
             self.fails(grpc.StatusCode.DATA_LOSS,
                        lambda document_id=document_id: list(second.watch(document_id)))
             self.assertEqual(second.state_of(document_id), "FAILED")
