@@ -54,6 +54,12 @@ static enum tca_status write_all(int file, int64_t offset, const void *data, siz
     return TCA_OK;
 }
 
+/* Non-blocking: a FIFO in the file's place must not hang the open. */
+static int open_file(int folder, const char *name)
+{
+    return openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+}
+
 /* Append up to `bytes` bytes of a file; short when the file ends. */
 static enum tca_status read_all(int file, size_t bytes, struct bytes *out)
 {
@@ -210,7 +216,7 @@ static enum tca_status take_lock(struct store *store, struct tca_error *error)
 static enum tca_status count_epoch(struct store *store, struct tca_error *error)
 {
     struct bytes text = {0};
-    const int file = openat(store->root, "epoch", O_RDONLY | O_CLOEXEC);
+    const int file = open_file(store->root, "epoch");
     enum tca_status status = TCA_OK;
     char number[32];
 
@@ -292,7 +298,7 @@ const char *store_folder(const struct store *store)
 
 static int64_t read_durable(int folder)
 {
-    const int file = openat(folder, "durable", O_RDONLY | O_CLOEXEC);
+    const int file = open_file(folder, "durable");
     int64_t bytes = -1;
 
     if (file >= 0) {
@@ -311,7 +317,7 @@ static bool visit_one(struct store *store, const char *id, store_visit_fn visit,
     bool goes_on;
 
     if (folder >= 0) {
-        const int file = openat(folder, "meta.json", O_RDONLY | O_CLOEXEC);
+        const int file = open_file(folder, "meta.json");
 
         if (file >= 0) {
             if (read_all(file, META_BYTES_MAX, &meta) == TCA_OK)
@@ -437,7 +443,7 @@ enum tca_status store_read(struct store *store, const char *id, int64_t bytes,
 
     if (open_document(store, id, &folder, error) != TCA_OK)
         return TCA_ERR_DATA_LOSS;
-    file = openat(folder, "content", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    file = open_file(folder, "content");
     close(folder);
     if (file < 0) {
         fail_io(error, "open", "content");

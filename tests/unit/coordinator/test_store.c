@@ -206,6 +206,29 @@ static void damage_is_seen(void **state)
     bytes_free(&content);
 }
 
+static void a_fifo_in_a_file_s_place_is_damage(void **state)
+{
+    static const char *const names[] = {"meta.json", "durable", "content"};
+    struct fixture *fixture = *state;
+    struct bytes content = {0};
+    char path[128];
+
+    create(fixture, "book", "{}");
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+        snprintf(path, sizeof(path), "%s/documents/book/%s", fixture->folder, names[i]);
+        unlink(path);
+        assert_int_equal(mkfifo(path, 0600), 0);
+    }
+    alarm(60); /* the reads would wait for ever */
+    assert_string_equal(visit(fixture).meta, "-");
+    assert_int_equal(visit(fixture).durable_bytes, -1);
+    assert_int_equal(visit(fixture).content_bytes, -1);
+    assert_int_equal(store_read(fixture->store, "book", 5, &content, &fixture->error),
+                     TCA_ERR_DATA_LOSS);
+    alarm(0);
+    bytes_free(&content);
+}
+
 static void one_coordinator_at_a_time(void **state)
 {
     struct fixture *fixture = *state;
@@ -248,6 +271,7 @@ int main(void)
         TEST(a_document_is_made_once_and_removed_whole),
         TEST(a_half_made_document_is_gone_after_a_restart),
         TEST(damage_is_seen),
+        TEST(a_fifo_in_a_file_s_place_is_damage),
         TEST(one_coordinator_at_a_time),
         TEST(every_start_has_a_later_epoch),
         TEST(a_folder_that_cannot_be_made_is_named),
