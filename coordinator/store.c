@@ -13,7 +13,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { META_BYTES_MAX = 1024 * 1024 };
+enum {
+    META_BYTES_MAX = 1024 * 1024,
+    EPOCH_DIGITS = 9, /* fits the upper half of a sequence */
+};
 
 struct store {
     char *folder; /* owned */
@@ -213,6 +216,19 @@ static enum tca_status take_lock(struct store *store, struct tca_error *error)
                     store->folder);
 }
 
+/* What `text` says in decimal, nothing else but a newline behind it. */
+static bool read_epoch(const char *text, uint64_t *epoch_out)
+{
+    const size_t digits = strspn(text, "0123456789");
+
+    if (digits == 0 || digits > EPOCH_DIGITS ||
+        strspn(text + digits, "\n") != strlen(text + digits))
+        return false;
+    *epoch_out = strtoull(text, NULL, 10);
+    return true;
+}
+
+/* A count that starts again would make events older than those that clients have seen. */
 static enum tca_status count_epoch(struct store *store, struct tca_error *error)
 {
     struct bytes text = {0};
@@ -228,11 +244,16 @@ static enum tca_status count_epoch(struct store *store, struct tca_error *error)
     }
     if (status == TCA_OK)
         status = bytes_append(&text, "", 1);
-    if (status == TCA_OK)
-        store->epoch = strtoull((const char *)text.data, NULL, 10) + 1;
+    if (status != TCA_OK)
+        tca_fail(error, status, "state-dir: cannot read epoch");
+    else if (file >= 0 && !read_epoch((const char *)text.data, &store->epoch))
+        status = tca_fail(error, TCA_ERR_INVALID,
+                          "state-dir: epoch is \"%s\", allowed: a number of 1 to %d digits",
+                          (const char *)text.data, EPOCH_DIGITS);
     bytes_free(&text);
     if (status != TCA_OK)
-        return tca_fail(error, status, "state-dir: cannot read epoch");
+        return status;
+    store->epoch++;
     snprintf(number, sizeof(number), "%" PRIu64 "\n", store->epoch);
     return replace_file(store->root, "epoch", number, strlen(number), error);
 }

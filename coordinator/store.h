@@ -24,7 +24,8 @@ struct store;
 enum tca_status store_make_folder(const char *folder, struct tca_error *error);
 
 /* Make the folder where it is missing, lock it, clean up after a crash.
- * TCA_ERR_BUSY: another coordinator runs on it. TCA_ERR_IO, TCA_ERR_DENIED: with path and cause. */
+ * TCA_ERR_BUSY: another coordinator runs on it. TCA_ERR_INVALID: its epoch is no number.
+ * TCA_ERR_IO, TCA_ERR_DENIED: with path and cause. */
 enum tca_status store_open(const char *folder, struct store **store_out, struct tca_error *error);
 void store_close(struct store *store); /* NULL is a no-op */
 uint64_t store_epoch(const struct store *store);

@@ -249,6 +249,24 @@ static void every_start_has_a_later_epoch(void **state)
     assert_int_equal(store_epoch(fixture->store), first + 2);
 }
 
+static void a_damaged_epoch_does_not_start_again(void **state)
+{
+    static const char *const texts[] = {"", "\n", "noise", "-1\n", "7 8\n", "4294967296\n"};
+    struct fixture *fixture = *state;
+
+    for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++) {
+        store_close(fixture->store);
+        fixture->store = NULL;
+        write_file(fixture, "epoch", texts[i]);
+        assert_int_equal(store_open(fixture->folder, &fixture->store, &fixture->error),
+                         TCA_ERR_INVALID);
+        assert_non_null(strstr(fixture->error.text, "epoch is \""));
+    }
+    write_file(fixture, "epoch", "41\n");
+    reopen(fixture);
+    assert_int_equal(store_epoch(fixture->store), 42);
+}
+
 static void a_folder_that_cannot_be_made_is_named(void **state)
 {
     struct fixture *fixture = *state;
@@ -274,6 +292,7 @@ int main(void)
         TEST(a_fifo_in_a_file_s_place_is_damage),
         TEST(one_coordinator_at_a_time),
         TEST(every_start_has_a_later_epoch),
+        TEST(a_damaged_epoch_does_not_start_again),
         TEST(a_folder_that_cannot_be_made_is_named),
     };
     return cmocka_run_group_tests_name("store", tests, NULL, NULL);
