@@ -59,13 +59,15 @@ static struct document *least_recently_used(struct document *const *table, size_
     return oldest;
 }
 
-/* KV that no other document can ever push out. */
+/* KV that no other document can ever push out. What is being deleted, or has failed, leaves by
+ * itself. */
 static int64_t pinned_tokens(struct document *const *table, size_t documents)
 {
     int64_t tokens = 0;
 
     for (size_t i = 0; i < documents; i++)
-        if (table[i]->is_pinned && table[i]->key != 0)
+        if (table[i]->is_pinned &&
+            (table[i]->state == DOCUMENT_PREFILLING || table[i]->state == DOCUMENT_READY))
             tokens += table[i]->kv_tokens;
     return tokens;
 }

@@ -151,6 +151,19 @@ static void memory_that_is_being_freed_is_waited_for(void **state)
     assert_int_equal(ask(fixture, 64 * 450), ADMISSION_NOW);
 }
 
+static void a_pinned_document_that_is_deleted_is_waited_for(void **state)
+{
+    struct fixture *fixture = *state;
+
+    hold(fixture, 64 * 900);
+    fixture->table[0]->is_pinned = true;
+    assert_int_equal(ask(fixture, 64), ADMISSION_FULL);
+    fixture->table[0]->state = DOCUMENT_DELETING;
+    assert_int_equal(ask(fixture, 64), ADMISSION_WAIT); /* its questions are still there */
+    admission_close_document(&fixture->admission, 64 * 900);
+    assert_int_equal(ask(fixture, 64), ADMISSION_WAIT);
+}
+
 static void policy_refuse_evicts_nothing(void **state)
 {
     struct fixture *fixture = *state;
@@ -284,6 +297,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_least_recently_used_make_room, make, clean),
         cmocka_unit_test_setup_teardown(pinned_and_busy_documents_stay, make, clean),
         cmocka_unit_test_setup_teardown(memory_that_is_being_freed_is_waited_for, make, clean),
+        cmocka_unit_test_setup_teardown(a_pinned_document_that_is_deleted_is_waited_for, make,
+                                        clean),
         cmocka_unit_test_setup_teardown(policy_refuse_evicts_nothing, make, clean),
         cmocka_unit_test_setup_teardown(questions_have_their_own_share, make, clean),
         cmocka_unit_test_setup_teardown(a_core_cache_is_its_share_within_bounds, make, clean),
