@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { ROLE_BYTES_MAX = 64 };
+
 static bool equals(ProtobufCBinaryData text, const char *wanted)
 {
     return text.len == strlen(wanted) && memcmp(text.data, wanted, text.len) == 0;
@@ -67,6 +69,9 @@ static enum tca_status check_history(const Tca__V1__AskRequest *message, struct 
         const char *wanted = i % 2 == 0 ? "user" : "assistant";
         const ProtobufCBinaryData role = message->history[i]->role;
 
+        if (role.len > ROLE_BYTES_MAX) /* the text would leave no room for what is allowed */
+            return tca_fail(error, TCA_ERR_INVALID, "history[%zu].role: %zu bytes, allowed: %s", i,
+                            role.len, wanted);
         if (!equals(role, wanted))
             return tca_fail(error, TCA_ERR_INVALID,
                             "history[%zu].role: \"%.*s\", allowed: %s (turns alternate, the first "

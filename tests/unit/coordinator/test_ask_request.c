@@ -161,6 +161,7 @@ static void the_source_is_needed_and_whole(void **state)
 static void history_alternates(void **state)
 {
     struct fixture *fixture = *state;
+    char long_role[1000] = "";
 
     fixture->message.n_history = 2;
     assert_int_equal(check(fixture), TCA_OK);
@@ -174,6 +175,9 @@ static void history_alternates(void **state)
     expect(fixture, TCA_ERR_INVALID, "history[1].role: \"user\", allowed: assistant");
     fixture->turns[0].role = text(fixture->book);
     expect(fixture, TCA_ERR_INVALID, "history[0].role: \"book\", allowed: user");
+    memset(long_role, 'x', sizeof(long_role) - 1);
+    fixture->turns[0].role = text(long_role);
+    expect(fixture, TCA_ERR_INVALID, "history[0].role: 999 bytes, allowed: user");
     fixture->message.n_history = ASK_HISTORY_MAX + 1;
     expect(fixture, TCA_ERR_INVALID, "history: 1025 turns");
 }
