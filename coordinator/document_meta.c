@@ -163,15 +163,20 @@ static enum tca_status read_state(const struct json_node *root, struct document 
                                   struct tca_error *error)
 {
     const struct json_node failure = json_node_get(root, "failure");
+    bool is_stored, has_failed;
     int64_t code;
-    bool is_stored;
 
     TCA_TRY(json_node_int(&failure, RPC_OK, RPC_UNAUTHENTICATED, &code, error));
     TCA_TRY(read_flag(root, "is_stored", &is_stored, error));
     TCA_TRY(read_short(root, "failure_text", document->failure_text, sizeof(document->failure_text),
                        error));
-    document->failure = (enum rpc_code)code;
-    document->state = code != RPC_OK                ? DOCUMENT_FAILED
+    /* Bytes that are not what they should be stay so. Memory, profile and disk were those of the run
+     * that failed, and the bytes are still there: this one tries again. */
+    has_failed = code == RPC_INVALID_ARGUMENT || (code != RPC_OK && document->sha256[0] == '\0');
+    document->failure = has_failed ? (enum rpc_code)code : RPC_OK;
+    if (!has_failed)
+        document->failure_text[0] = '\0';
+    document->state = has_failed                    ? DOCUMENT_FAILED
                       : document->sha256[0] == '\0' ? DOCUMENT_UPLOADING
                       : is_stored                   ? DOCUMENT_STORED
                                                     : DOCUMENT_QUEUED;

@@ -611,6 +611,18 @@ class Life(ServiceTest):
         second.delete("bare")
         self.assertEqual(second.stop(), 0)
 
+    def test_what_did_not_fit_one_run_is_tried_again_in_the_next(self):
+        first = self.start()
+        first.upload(b"word " * 300, document_id="book")
+        self.assertEqual(first.stop(), 0)
+        small = self.start(max_tokens=200)
+        error = self.fails(grpc.StatusCode.OUT_OF_RANGE, lambda: list(small.watch("book")))
+        self.assertIn("the longest sequence has 200", error.details())
+        self.assertEqual(small.stop(), 0)
+        third = self.start()
+        self.assertEqual(list(third.watch("book"))[-1].document.state, pb.Document.READY)
+        self.assertEqual(third.get("book").error_message, "")
+
     def test_one_coordinator_a_state_folder(self):
         self.start()
         with self.assertRaises(RuntimeError):

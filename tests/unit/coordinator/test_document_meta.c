@@ -62,11 +62,18 @@ static void everything_that_lasts_reads_back(void **state)
 static void the_state_is_what_can_be_again(void **state)
 {
     static const struct {
-        enum document_state written, read;
+        enum document_state written;
+        enum rpc_code failure;
+        enum document_state read;
     } cases[] = {
-        {DOCUMENT_QUEUED, DOCUMENT_QUEUED}, {DOCUMENT_PREFILLING, DOCUMENT_QUEUED},
-        {DOCUMENT_READY, DOCUMENT_QUEUED},  {DOCUMENT_STORED, DOCUMENT_STORED},
-        {DOCUMENT_FAILED, DOCUMENT_FAILED},
+        {DOCUMENT_QUEUED, RPC_OK, DOCUMENT_QUEUED},
+        {DOCUMENT_PREFILLING, RPC_OK, DOCUMENT_QUEUED},
+        {DOCUMENT_READY, RPC_OK, DOCUMENT_QUEUED},
+        {DOCUMENT_STORED, RPC_OK, DOCUMENT_STORED},
+        {DOCUMENT_FAILED, RPC_INVALID_ARGUMENT, DOCUMENT_FAILED},
+        {DOCUMENT_FAILED, RPC_OUT_OF_RANGE, DOCUMENT_QUEUED},
+        {DOCUMENT_FAILED, RPC_FAILED_PRECONDITION, DOCUMENT_QUEUED},
+        {DOCUMENT_FAILED, RPC_DATA_LOSS, DOCUMENT_QUEUED},
     };
 
     (void)state;
@@ -75,12 +82,12 @@ static void the_state_is_what_can_be_again(void **state)
         struct document *back;
 
         document->state = cases[i].written;
-        document->failure = RPC_OUT_OF_RANGE;
-        strcpy(document->failure_text, "too long");
+        document->failure = cases[i].failure;
+        strcpy(document->failure_text, "why");
         assert_int_equal(read_back(document, &back, NULL), TCA_OK);
         assert_int_equal(back->state, cases[i].read);
-        if (back->state == DOCUMENT_FAILED)
-            assert_int_equal(back->failure, RPC_OUT_OF_RANGE);
+        assert_int_equal(back->failure, back->state == DOCUMENT_FAILED ? cases[i].failure : RPC_OK);
+        assert_string_equal(back->failure_text, back->state == DOCUMENT_FAILED ? "why" : "");
         document_free(back);
         document->sha256[0] = '\0';
         document->state = DOCUMENT_UPLOADING;
