@@ -11,8 +11,8 @@
 
 enum {
     CLIENT_PENDING_MAX =
-        16, /* messages; more of an answer is put together until the client reads */
-    TOKENS_PER_DELTA = 512,
+        16,                 /* messages; more of an answer is put together until the client reads */
+    TOKENS_PER_DELTA = 128, /* with 20 chances each they stay within what clients unpack */
 };
 
 void question_flow_add(struct coordinator *coordinator, struct question *question,

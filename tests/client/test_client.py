@@ -535,6 +535,20 @@ class ClientTest(unittest.TestCase):
         self.assertEqual(lines[3].split(), ["book-3", "READY", "16,384", "-", "3.0", "MiB", "-", "a\\x0ab"])
         self.assertEqual(len(lines), 4)
 
+    def test_ls_takes_any_number_of_short_entries(self):
+        def list_documents(request, context):
+            first, time = int(request.page_token or 0), {"seconds": 1_790_000_000, "nanos": 5_000_000}
+            end = min(first + request.page_size, 1000)
+            return pb.ListDocumentsResponse(
+                documents=[pb.Document(document_id=str(number), state="UPLOADING", model="m",
+                                       create_time=time, last_used_time=time)
+                           for number in range(first, end)],
+                next_page_token=str(end) if end < 1000 else "")
+
+        self.server.handlers["Documents/List"] = list_documents
+        out, _ = self.run_tca("ls")
+        self.assertEqual([line.split()[0] for line in out.splitlines()[1:]], [str(number) for number in range(1000)])
+
     def test_get_shows_every_field(self):
         self.server.handlers["Documents/Get"] = lambda request, context: document(
             "FAILED", sha256=b"\xab" * 32, create_time={"seconds": 1769860800}, error_message="too long")

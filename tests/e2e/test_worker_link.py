@@ -3,10 +3,13 @@ control link, and what clients see of a group that fails, lies, is late or goes.
 
 Usage: test_worker_link.py TCA_COORDINATOR_PROGRAM [unittest arguments]"""
 
+import json
 import os
+import pathlib
 import queue
 import shutil
 import struct
+import subprocess
 import sys
 import tempfile
 import threading
@@ -590,6 +593,25 @@ class WorkerLink(unittest.TestCase):
         answer = service.Answer(list(call))
         self.assertEqual(answer.text, " word" * count)
         self.assertEqual(answer.token_ids, word * count)
+
+    def test_a_long_delta_is_within_what_our_client_unpacks(self):
+        group = self.start_ready(capacity=100_000)
+        uploaded = self.background(lambda: self.service.upload(b"Some text.", document_id="book"))
+        group.serve_document()
+        uploaded()
+        client = subprocess.Popen(
+            [pathlib.Path(PROGRAM).with_name("tca"), "--server", self.service.address, "--json", "ask",
+             "book", "Who?", "--max-tokens", "1000", "--logprobs", "20"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        opened, _ = group.take_question()
+        chances = [control.TokenChance(token_id=token, logprob=-1) for token in range(1, 21)]
+        group.send(question_tokens=control.QuestionTokens(key=opened.key, tokens=[
+            control.SampledToken(token_id=100, logprob=-1, top=chances)] * 1000))
+        group.question_done(opened.key, control.QuestionDone.LENGTH)
+        out, err = client.communicate(timeout=LIMIT_S)
+        self.assertEqual((client.returncode, err), (0, ""))
+        deltas = [event["delta"] for event in map(json.loads, out.splitlines()) if "delta" in event]
+        self.assertEqual(sum(len(delta["logprobs"]) for delta in deltas), 1000)
 
     def test_selections_reach_the_client_that_asked(self):
         group = self.start_ready()
