@@ -19,6 +19,7 @@ enum tca_status session_open(struct session *session, const struct client_option
     if (!(options->timeout_s >= 0 && options->timeout_s <= 1e12))
         return tca_fail(error, TCA_ERR_INVALID, "--timeout: value %g, allowed: 0 to 1e12",
                         options->timeout_s);
+    TCA_TRY(rpc_check_address("--server", options->server, error));
     session->timeout_ms = (int64_t)(options->timeout_s * 1000 + 0.5);
     if (session->timeout_ms == 0 && options->timeout_s > 0)
         session->timeout_ms = 1;

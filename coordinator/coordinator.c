@@ -483,6 +483,7 @@ static enum tca_status listen_to_workers(struct coordinator *coordinator, struct
     const char *address = coordinator->options->worker_listen;
     int port;
 
+    TCA_TRY(rpc_check_address("worker-listen", address, error));
     coordinator->worker_method = worker_link_method(coordinator);
     TCA_TRY(rpc_server_start(address, &coordinator->worker_method, 1, 1,
                              &coordinator->worker_server, &port, error));
@@ -496,6 +497,7 @@ static enum tca_status listen_to_clients(struct coordinator *coordinator, struct
     size_t count = 0;
     int port;
 
+    TCA_TRY(rpc_check_address("listen", address, error));
     count += service_upload_methods(coordinator, methods + count);
     count += service_documents_methods(coordinator, methods + count);
     count += service_generation_methods(coordinator, methods + count);

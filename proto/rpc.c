@@ -1,5 +1,33 @@
 #include "proto/rpc.h"
 
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool is_address(const char *address)
+{
+    const char *colon = strrchr(address, ':');
+    const size_t host = colon == NULL ? 0 : (size_t)(colon - address);
+    const size_t digits = colon == NULL ? 0 : strspn(colon + 1, "0123456789");
+
+    if (host == 0 || digits == 0 || digits > 5 || colon[1 + digits] != '\0' ||
+        strtol(colon + 1, NULL, 10) > 65535)
+        return false;
+    return memchr(address, ':', host) == NULL || (address[0] == '[' && colon[-1] == ']');
+}
+
+enum tca_status rpc_check_address(const char *name, const char *address, struct tca_error *error)
+{
+    if (address == NULL)
+        address = "";
+    if (is_address(address))
+        return TCA_OK;
+    return tca_fail(error, TCA_ERR_INVALID,
+                    "%s: value \"%.80s\", allowed: HOST:PORT, the port from 0 to 65535, an IPv6 "
+                    "host in brackets",
+                    name, address);
+}
+
 const char *rpc_code_name(enum rpc_code code)
 {
     switch (code) {

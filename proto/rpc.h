@@ -2,7 +2,7 @@
 #ifndef PROTO_RPC_H
 #define PROTO_RPC_H
 
-#include "base/status.h"
+#include "base/error.h"
 
 enum rpc_code {
     RPC_OK = 0,
@@ -25,6 +25,10 @@ enum rpc_code {
 };
 
 enum { RPC_MESSAGE_BYTES_MAX = 4 * 1024 * 1024 };
+
+/* TCA_ERR_INVALID, which begins with `name`, unless it is "HOST:PORT" with a port of 0 to 65535, an
+ * IPv6 host in brackets. NULL is "". C-core takes more than that and makes port 443 of it. */
+enum tca_status rpc_check_address(const char *name, const char *address, struct tca_error *error);
 
 const char *rpc_code_name(enum rpc_code code); /* "INVALID_ARGUMENT"; never NULL */
 enum rpc_code rpc_code_from_status(enum tca_status status);

@@ -621,7 +621,8 @@ class ClientTest(unittest.TestCase):
         for words, part in ((["fly"], 'unknown command "fly"'), (["ask", "book"], "takes ID QUESTION"), ([], "missing"),
                             (["ask", "a", "b", "--max-tokens", "x"], "--max-tokens"),
                             (["ask", "a", "b", "--max-tokens", "9999999999"], "--max-tokens"),
-                            (["ask", "a", "b", "--seed", "-1"], "--seed"), (["--timeout", "-1", "ls"], "--timeout")):
+                            (["ask", "a", "b", "--seed", "-1"], "--seed"), (["--timeout", "-1", "ls"], "--timeout"),
+                            (["--server", "here", "ls"], '--server: value "here", allowed: HOST:PORT')):
             self.assertIn(part, self.run_tca(*words, code=2)[1])
         self.assertIn("usage: tca put", self.run_tca("put", "--help")[0])
 

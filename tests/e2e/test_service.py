@@ -623,6 +623,15 @@ class Life(ServiceTest):
         self.assertEqual(list(third.watch("book"))[-1].document.state, pb.Document.READY)
         self.assertEqual(third.get("book").error_message, "")
 
+    def test_an_address_without_a_port_of_its_own_is_refused(self):
+        for setting, name in (("listen", b"listen"), ("worker_listen", b"worker-listen")):
+            for address in ("127.0.0.1", "127.0.0.1:65536", ""):
+                with tempfile.TemporaryFile() as log:
+                    with self.assertRaises(RuntimeError):
+                        self.start(stderr=log, **{setting: address})
+                    log.seek(0)
+                    self.assertIn(b'%s: value "%s", allowed: HOST:PORT' % (name, address.encode()), log.read())
+
     def test_one_coordinator_a_state_folder(self):
         self.start()
         with self.assertRaises(RuntimeError):

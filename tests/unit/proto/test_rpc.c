@@ -528,9 +528,29 @@ static void many_streams_at_once_do_not_mix(void **state)
 
 #define TEST(function) cmocka_unit_test_setup_teardown(function, start_world, stop_world)
 
+static void an_address_is_a_host_and_a_port(void **state)
+{
+    static const char *const right[] = {"127.0.0.1:0", "host.name:65535", "[::1]:50051"};
+    static const char *const wrong[] = {"",        "host",    "host:",      ":1",       "host:x",
+                                        "host:1x", "host:-1", "host:65536", "host:1e3", "::1",
+                                        "::1:5",   "[::1]",   "[::1]:",     "host: 1",  "unix:/s",
+                                        NULL,      "a:1:2"};
+    struct tca_error error;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(right) / sizeof(*right); i++)
+        assert_int_equal(rpc_check_address("listen", right[i], &error), TCA_OK);
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(*wrong); i++)
+        assert_int_equal(rpc_check_address("listen", wrong[i], &error), TCA_ERR_INVALID);
+    assert_string_equal(error.text,
+                        "listen: value \"a:1:2\", allowed: HOST:PORT, the port from 0 to "
+                        "65535, an IPv6 host in brackets");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_address_is_a_host_and_a_port),
         TEST(a_unary_call_returns_its_answer),
         TEST(an_unknown_method_is_unimplemented),
         TEST(a_client_stream_is_read_to_its_end),
