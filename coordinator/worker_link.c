@@ -14,6 +14,7 @@ enum {
     IDS_PER_MESSAGE = 65536,
     SILENCE_MS = 30 * 1000, /* rank 0 speaks every second, from a timer */
     PENDING_MAX = 256,
+    HELLO_BYTES_MAX = 4096, /* of strangers; the admitted group's messages are our own */
 };
 
 struct outgoing_message {
@@ -352,8 +353,11 @@ static void on_message(struct rpc_call *call, void *context, const uint8_t *data
 {
     struct coordinator *coordinator = context;
     struct worker_link *link = &coordinator->link;
+    const bool is_admitted = rpc_call_user(call) != NULL;
     Tca__Control__V1__WorkerMessage *message =
-        tca__control__v1__worker_message__unpack(NULL, bytes, data);
+        is_admitted || bytes <= HELLO_BYTES_MAX
+            ? tca__control__v1__worker_message__unpack(NULL, bytes, data)
+            : NULL;
 
     pthread_mutex_lock(&coordinator->lock);
     if (message == NULL) {

@@ -161,6 +161,7 @@ class WorkerLink(unittest.TestCase):
         self.assertEqual(os.stat(os.path.join(self.service.state, "worker-secret")).st_mode & 0o777,
                          0o600)
         for secret, version, code in ((b"wrong", None, Code.UNAUTHENTICATED),
+                                      (b"s" * 5000, None, Code.INVALID_ARGUMENT),  # is not unpacked
                                       (b"", None, Code.UNAUTHENTICATED),
                                       (self.secret + b"x", None, Code.UNAUTHENTICATED),
                                       (self.secret[:-1], None, Code.UNAUTHENTICATED),
