@@ -375,6 +375,33 @@ class WorkerLink(unittest.TestCase):
         self.assertIn("run tca-calibrate", self.service.get("old").error_message)
         self.assertEqual(self.service.state_of("old"), "FAILED")
 
+    def test_a_restored_document_that_is_put_again_makes_room(self):
+        state = tempfile.mkdtemp(prefix="tca-e2e-")
+        self.addCleanup(shutil.rmtree, state)
+        texts = {"old": b"old " * 3000, "new": b"new " * 3000}
+        group = self.start_ready(state=state, capacity=4 * CAPACITY)
+        for name, text in texts.items():
+            uploaded = self.background(lambda name=name, text=text: self.service.upload(
+                text, document_id=name))
+            group.serve_document()
+            self.assertEqual(states(uploaded())[-1], "READY")
+        self.assertEqual(self.service.stop(), 0)
+        self.service.clean()
+
+        self.start(state=state)
+        call = self.service.upload_stream(texts["old"], document_id="old",
+                                          sha256=service.sha256(texts["old"]))
+        next(call)
+        group = Group(self.workers)
+        group.hello(self.secret)
+        group.receive("welcome")
+        group.ready()  # room for one of the two
+        key, _ = group.serve_document()
+        group.close_document(key)
+        group.serve_document()
+        self.assertEqual(states(list(call))[-1], "READY")
+        self.assertEqual(self.service.state_of("new"), "STORED")
+
     # What a question attends to.
 
     def long_document(self, group, tokens, document_id="long"):
