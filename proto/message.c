@@ -67,15 +67,17 @@ static void budget_free(void *context, void *memory)
 enum tca_status message_unpack(const ProtobufCMessageDescriptor *type, const void *data,
                                size_t bytes, void **message_out, struct tca_error *error)
 {
-    struct budget budget = {.left = EXPANSION_MAX * bytes + EXPANSION_FREE_BYTES};
+    const size_t allowed = EXPANSION_MAX * bytes + EXPANSION_FREE_BYTES;
+    struct budget budget = {.left = allowed};
     ProtobufCAllocator allocator = {
         .alloc = budget_alloc, .free = budget_free, .allocator_data = &budget};
     ProtobufCMessage *message = protobuf_c_message_unpack(type, &allocator, bytes, data);
     enum tca_status status;
 
     if (message == NULL && budget.is_spent)
-        return tca_fail(error, TCA_ERR_NO_MEMORY, "message expands too far: %zu bytes of %s", bytes,
-                        type->name);
+        return tca_fail(error, TCA_ERR_NO_MEMORY,
+                        "message expands too far: %zu bytes of %s, allowed: up to %zu in memory",
+                        bytes, type->name, allowed);
     if (message == NULL)
         return tca_fail(error, TCA_ERR_INVALID, "%zu bytes are not a message of type %s", bytes,
                         type->name);
