@@ -29,7 +29,7 @@ enum question_state {
 struct question {
     char request_id[DOCUMENT_ID_BYTES];
     enum question_state state;
-    struct rpc_call *call;     /* held; NULL once the client has its end */
+    struct rpc_call *call;     /* borrowed until its `closed`; NULL once the client has its end */
     struct document *document; /* borrowed; counted in document->questions; NULL: a prompt */
     uint64_t key;              /* in the worker group, 0: not there yet */
 
@@ -38,7 +38,7 @@ struct question {
     struct attention attention; /* what comes of it, once it is measured */
     int64_t max_tokens;
     int logprobs;
-    bool ignores_eos, is_no_wait;
+    bool ignores_eos;
     bool is_measured;        /* question_measure has been called */
     bool is_stopping;        /* the group has been told to end it */
     int stop_reason;         /* and the client will get this one, 0: the group's */

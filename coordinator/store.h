@@ -8,7 +8,7 @@
  *   scratch/               what is being made or removed; emptied at start
  *
  * What a call has returned TCA_OK for is on disk (fsync of file and folder, rename). Calls block
- * on the disk; those of one document must not run at the same time. */
+ * on the disk; those that write to one document must not run at the same time. */
 #ifndef COORDINATOR_STORE_H
 #define COORDINATOR_STORE_H
 
