@@ -315,6 +315,10 @@ static enum tca_status start_stream(struct coordinator *coordinator, struct uplo
     upload->offset = header->resume_offset;
     upload->total_bytes = header->total_bytes;
     upload->max_bytes = coordinator->options->max_document_bytes;
+    if (header->total_bytes > upload->max_bytes)
+        return tca_fail(error, TCA_ERR_RANGE,
+                        "header.total_bytes: %" PRId64 ", allowed: 0 to %" PRId64,
+                        header->total_bytes, upload->max_bytes);
     upload->check =
         (struct content_check){.encoding = header->identity.encoding, .vocab = coordinator->vocab};
     memcpy(stream->announced_sha256, header->sha256, sizeof(header->sha256));

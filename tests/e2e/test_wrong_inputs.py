@@ -194,6 +194,8 @@ WRONG = {
     "encoding": (headed(encoding=7), Code.INVALID_ARGUMENT, "encoding: 7"),
     "resume of nothing": (headed(resume_offset=5), Code.OUT_OF_RANGE, "allowed: 0"),
     "too many bytes": (headed(total_bytes=2 ** 63), Code.INVALID_ARGUMENT, "total_bytes"),
+    "more bytes than documents may have": (headed(total_bytes=2 ** 26 + 1), Code.OUT_OF_RANGE,
+                                           "header.total_bytes: 67108865, allowed: 0 to 67108864"),
     "upload rule": (headed(prefill=pb.PrefillOptions(rule="magic")), Code.INVALID_ARGUMENT,
                     "prefill.rule"),
     "upload keep of dense": (headed(prefill=pb.PrefillOptions(rule="dense", keep=0.1)),
