@@ -59,7 +59,7 @@ struct document {
     bool is_pinned;
 
     enum document_state state;
-    enum rpc_code failure; /* with FAILED */
+    enum rpc_code failure; /* with FAILED; with DELETING, why its files stay */
     char failure_text[TCA_ERROR_TEXT_BYTES];
 
     int64_t byte_count;                     /* acknowledged: on disk */

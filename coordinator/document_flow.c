@@ -150,15 +150,25 @@ static void run_save(struct task *base)
     disk_task_done(task);
 }
 
+/* A folder that stays is listed again after the next start: nothing is lost, and nothing deleted. */
+static void fail_removal(struct document *document, enum rpc_code code, const char *why)
+{
+    document->failure = code;
+    snprintf(document->failure_text, sizeof(document->failure_text),
+             "stays on disk, and is back after a restart: %.256s", why);
+}
+
 static void run_remove(struct task *base)
 {
     struct disk_task *task = (struct disk_task *)base;
-    struct tca_error error;
+    struct tca_error error = {{0}};
+    enum tca_status status = store_remove(task->coordinator->store, task->document->id, &error);
 
-    /* A folder that stays is listed again after the next start: nothing is lost. */
-    if (store_remove(task->coordinator->store, task->document->id, &error) != TCA_OK)
+    if (status != TCA_OK)
         log_error("document %s: %s", task->document->id, error.text);
     pthread_mutex_lock(&task->coordinator->lock);
+    if (status != TCA_OK)
+        fail_removal(task->document, RPC_INTERNAL, error.text);
     task->document->is_removed_from_disk = true;
     pthread_mutex_unlock(&task->coordinator->lock);
     disk_task_done(task);
@@ -423,11 +433,12 @@ void document_flow_delete(struct coordinator *coordinator, struct document *docu
         return;
     task = disk_task_create(coordinator, document, run_remove);
     move(coordinator, document, DOCUMENT_DELETING);
+    document->failure = RPC_OK;
     if (task != NULL) {
         document->disk_tasks++;
         task_queue_post(coordinator->disk, &task->task);
     } else {
-        log_error("document %s: no memory to remove its files", document->id);
+        fail_removal(document, RPC_RESOURCE_EXHAUSTED, "no memory to remove its files");
     }
     document_flow_end_watchers(coordinator, document, RPC_ABORTED, "the document was deleted");
     question_flow_end_all(coordinator, document, RPC_ABORTED, "the document was deleted");
@@ -451,7 +462,10 @@ void document_flow_go_on_deleting(struct coordinator *coordinator, struct docume
         Tca__V1__DeleteDocumentResponse response;
 
         tca__v1__delete_document_response__init(&response);
-        reply_once(watcher->call, &response.base);
+        if (document->failure == RPC_OK)
+            reply_once(watcher->call, &response.base);
+        else
+            reply_code(watcher->call, document->failure, document->failure_text);
         detach(watcher);
     }
     document_table_remove(&coordinator->documents, document);

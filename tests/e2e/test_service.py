@@ -3,6 +3,7 @@
 Usage: test_service.py TCA_COORDINATOR_PROGRAM [unittest arguments]"""
 
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -235,6 +236,14 @@ class OneService(ServiceTest):
         self.fails(grpc.StatusCode.ABORTED, lambda: list(call))
         self.fails(grpc.StatusCode.NOT_FOUND, lambda: self.service.get("doomed"))
         self.assertEqual(self.service.info().kv_used_tokens, used)
+
+    def test_what_stays_on_disk_is_not_said_to_be_deleted(self):
+        self.service.upload(b"Some text.", document_id="stuck")
+        state = pathlib.Path(self.service.state)
+        (state / "scratch" / "stuck").write_text("where the document's folder would go")
+        error = self.fails(grpc.StatusCode.INTERNAL, lambda: self.service.delete("stuck"))
+        self.assertIn("stays on disk", error.details())
+        self.assertTrue((state / "documents" / "stuck" / "content").exists())
 
     def test_a_prefill_can_be_cancelled_by_delete(self):
         used = self.service.info().kv_used_tokens
