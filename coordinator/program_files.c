@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -20,20 +21,24 @@ static enum tca_status find_own_folder(char path_out[PROGRAM_PATH_BYTES], struct
     return TCA_OK;
 }
 
-/* FOLDER/way/name, where `mode` may be done with it. */
+/* FOLDER/way/name without links and dots, where `mode` may be done with it. */
 static enum tca_status find(const char *way, const char *name, int mode,
                             char path_out[PROGRAM_PATH_BYTES], struct tca_error *error)
 {
-    char folder[PROGRAM_PATH_BYTES];
+    char folder[PROGRAM_PATH_BYTES], path[2 * PROGRAM_PATH_BYTES];
+    char *resolved;
     int bytes;
 
     TCA_TRY(find_own_folder(folder, error));
-    bytes = snprintf(path_out, PROGRAM_PATH_BYTES, "%s/%s%s", folder, way, name);
-    if (bytes < 0 || bytes >= PROGRAM_PATH_BYTES)
-        return tca_fail(error, TCA_ERR_NOT_FOUND, "%s: the path is too long", name);
-    if (access(path_out, mode) != 0)
-        return tca_fail(error, TCA_ERR_NOT_FOUND, "cannot use %s: %s", path_out, strerror(errno));
-    return TCA_OK;
+    snprintf(path, sizeof(path), "%s/%s%s", folder, way, name);
+    resolved = access(path, mode) == 0 ? realpath(path, NULL) : NULL;
+    if (resolved == NULL)
+        return tca_fail(error, TCA_ERR_NOT_FOUND, "cannot use %s: %s", path, strerror(errno));
+    bytes = snprintf(path_out, PROGRAM_PATH_BYTES, "%s", resolved);
+    free(resolved);
+    return bytes < PROGRAM_PATH_BYTES
+               ? TCA_OK
+               : tca_fail(error, TCA_ERR_NOT_FOUND, "%s: its path is too long", name);
 }
 
 enum tca_status program_files_find(const char *name, char path_out[PROGRAM_PATH_BYTES],
