@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TIMEOUT_MS = 8000, ABSENCE_MS = 20000, COUNT_MAX = 300007 };
+enum { TIMEOUT_MS = 8000, ABSENCE_MS = 13000, COUNT_MAX = 300007 };
 /* f32 elements that are too many for the peers' memory, and launches too many for a stream. */
 enum { HUGE_COUNT = 9 << 20, LAUNCHES = 3000 };
 
