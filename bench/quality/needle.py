@@ -34,10 +34,10 @@ def _single(rng: random.Random, text: texts.Text, size: int, questions: int) -> 
     return _plant(text, size, facts, [Question(fact.question, (fact.answer,)) for fact in facts])
 
 
-def _with_values(make_value: Callable[[random.Random], str]) -> Callable:
-    """Facts of all kinds with values of one kind."""
+def _with(**options) -> Callable:
+    """Facts of all kinds, whose values or keys are chosen."""
     def build(rng: random.Random, text: texts.Text, size: int, questions: int) -> Draft:
-        facts = _facts(rng, questions, corpus.TEMPLATES, make_value=make_value)
+        facts = _facts(rng, questions, corpus.TEMPLATES, **options)
         return _plant(text, size, facts,
                       [Question(fact.question, (fact.answer,)) for fact in facts])
     return build
@@ -70,9 +70,11 @@ def _multivalue(rng: random.Random, text: texts.Text, size: int, questions: int)
 MANY = 60
 TASKS = {task.name: task for task in (
     Task("needle_single", _single, 0.35, 24, questions_most=MANY, is_chat=True),
-    # As those of RULER's niah_single_2, and shorter.
-    Task("needle_digits", _with_values(corpus.seven_digits), 0.35, 24, questions_most=MANY, is_chat=True),
-    Task("needle_codes", _with_values(corpus.short_code), 0.35, 24, questions_most=MANY, is_chat=True),
+    # Values as those of RULER's niah_single_2; then short values, and keys of common words.
+    Task("needle_digits", _with(make_value=corpus.seven_digits), 0.35, 24, questions_most=MANY,
+         is_chat=True),
+    Task("needle_codes", _with(make_value=corpus.short_code, words=corpus.SHORT_WORDS), 0.35, 24,
+         questions_most=MANY, is_chat=True),
     Task("needle_multikey", _multikey, 0.35, 24, questions_most=40, is_chat=True),
     Task("needle_multivalue", _multivalue, 0.35, 48, questions_most=20, is_chat=True),
 )}
