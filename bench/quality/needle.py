@@ -28,14 +28,8 @@ def _plant(text: texts.Text, size: int, facts: list, questions: list[Question]) 
     return Draft(planted, tuple(questions))
 
 
-def _single(rng: random.Random, text: texts.Text, size: int, questions: int) -> Draft:
-    """Facts of all kinds."""
-    facts = _facts(rng, questions, corpus.TEMPLATES)
-    return _plant(text, size, facts, [Question(fact.question, (fact.answer,)) for fact in facts])
-
-
 def _with(**options) -> Callable:
-    """Facts of all kinds, whose values or keys are chosen."""
+    """Facts of all kinds; options: of their values and keys, as corpus.make_facts has them."""
     def build(rng: random.Random, text: texts.Text, size: int, questions: int) -> Draft:
         facts = _facts(rng, questions, corpus.TEMPLATES, **options)
         return _plant(text, size, facts,
@@ -69,7 +63,7 @@ def _multivalue(rng: random.Random, text: texts.Text, size: int, questions: int)
 
 MANY = 60
 TASKS = {task.name: task for task in (
-    Task("needle_single", _single, 0.35, 24, questions_most=MANY, is_chat=True),
+    Task("needle_single", _with(), 0.35, 24, questions_most=MANY, is_chat=True),
     # Values as those of RULER's niah_single_2; then short values, and keys of common words.
     Task("needle_digits", _with(make_value=corpus.seven_digits), 0.35, 24, questions_most=MANY,
          is_chat=True),
