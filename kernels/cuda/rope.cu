@@ -1,10 +1,14 @@
 /* Rotary positions: the step's table of angles, one thread an angle, and the split of a fused
- * projection into rotated queries and appended keys and values, one warp a head of a token. */
+ * projection into rotated queries and appended keys and values. A thread of the latter has four pairs of
+ * several heads of a token, whose angles it reads once. */
 #include "kernels/cuda/bf16.cuh"
 #include "kernels/cuda/chain.cuh"
 #include "kernels/cuda/launch.h"
 
-enum { THREADS = 256, WARPS = THREADS / 32, TWOS_MOST = 2 /* of a lane: 256 / 2 / 32 / 2 */ };
+enum { THREADS = 256, PAIRS = 4 /* half a head is a multiple of it */ };
+
+/* From so many tokens on a block turns all heads of its token. */
+enum { TOKENS_MANY = 256 };
 
 static __global__ void rope_table(float2 *table, const int32_t *positions, int64_t count,
                                   const float *inv_freq, int half, float magnitude)
@@ -24,87 +28,138 @@ struct append_args {
     const uint16_t *qkv;
     const float2 *rope; /* [tokens, head_dim / 2] */
     int q_heads, kv_heads, head_dim;
+    int lane_bits; /* 2^lane_bits threads have a head */
     struct qk_norm norm;
 };
 
-/* A lane holds the pairs 2 lane and 2 lane + 1, and those 64 further: half a head is a multiple of 4. */
-static __device__ void turn(const append_args &args, const uint16_t *in, uint16_t *out,
-                            const float *weight, const float2 *table, int lane)
+/* A thread's pairs of a head: their first halves, and their second. */
+struct pairs {
+    float2 low[PAIRS / 2], high[PAIRS / 2];
+};
+
+/* Where a head goes, and what becomes of it. */
+struct head_place {
+    const uint16_t *in;
+    uint16_t *out;
+    const float *norm; /* [head_dim]; NULL: none */
+    bool is_turned;
+};
+
+static __device__ __forceinline__ head_place place_of(const append_args &args,
+                                                      const kv_append &append, int64_t token,
+                                                      int index, int head)
 {
-    int half = args.head_dim / 2;
-    float2 low[TWOS_MOST], high[TWOS_MOST];
-    float squares = 0, scale = 1;
+    const int heads = args.q_heads + 2 * args.kv_heads;
+    head_place place = {args.qkv + (token * heads + head) * args.head_dim, NULL, NULL, true};
+    int64_t at = (append.first_row + index) * args.head_dim;
 
-#pragma unroll
-    for (int i = 0; i < TWOS_MOST; i++) {
-        int pair = 2 * (lane + 32 * i);
-
-        low[i] = high[i] = make_float2(0, 0);
-        if (pair < half) {
-            low[i] = floats_of_pair(*(const uint32_t *)(in + pair));
-            high[i] = floats_of_pair(*(const uint32_t *)(in + half + pair));
-        }
-        squares += low[i].x * low[i].x + high[i].x * high[i].x;
-        squares += low[i].y * low[i].y + high[i].y * high[i].y;
+    if (head < args.q_heads) {
+        place.out = args.q + (token * args.q_heads + head) * args.head_dim;
+        place.norm = args.norm.q;
+        return place;
     }
-    if (weight != NULL)
-        scale = rsqrtf(warp_sum(squares) / (float)args.head_dim + args.norm.eps);
-#pragma unroll
-    for (int i = 0; i < TWOS_MOST; i++) {
-        int pair = 2 * (lane + 32 * i);
+    head -= args.q_heads;
+    at += head % args.kv_heads * append.head_stride;
+    place.is_turned = head < args.kv_heads;
+    place.out = (place.is_turned ? append.k : append.v) + at;
+    place.norm = place.is_turned ? args.norm.k : NULL;
+    return place;
+}
 
-        if (pair >= half)
-            continue;
-        if (weight != NULL) {
-            low[i].x *= scale * weight[pair];
-            low[i].y *= scale * weight[pair + 1];
-            high[i].x *= scale * weight[half + pair];
-            high[i].y *= scale * weight[half + pair + 1];
-        }
-        const float4 angles = *(const float4 *)(table + pair);
-        *(uint32_t *)(out + pair) = bf16_pair(low[i].x * angles.x - high[i].x * angles.y,
-                                              low[i].y * angles.z - high[i].y * angles.w);
-        *(uint32_t *)(out + half + pair) = bf16_pair(high[i].x * angles.x + low[i].x * angles.y,
-                                                     high[i].y * angles.z + low[i].y * angles.w);
+static __device__ __forceinline__ void load_twos(float2 (&twos)[PAIRS / 2], const uint16_t *from)
+{
+    const uint2 raw = *(const uint2 *)from;
+
+    twos[0] = floats_of_pair(raw.x);
+    twos[1] = floats_of_pair(raw.y);
+}
+
+static __device__ __forceinline__ void store_twos(uint16_t *to, const float2 (&twos)[PAIRS / 2])
+{
+    *(uint2 *)to = make_uint2(bf16_pair(twos[0].x, twos[0].y), bf16_pair(twos[1].x, twos[1].y));
+}
+
+static __device__ __forceinline__ void scale_twos(float2 (&twos)[PAIRS / 2], float scale,
+                                                  const float *weight)
+{
+    for (int i = 0; i < PAIRS / 2; i++) {
+        twos[i].x *= scale * weight[2 * i];
+        twos[i].y *= scale * weight[2 * i + 1];
     }
 }
 
-static __global__ void rope_append(const __grid_constant__ rope_appends appends,
-                                   const append_args args)
+/* RMS norm of the head whose pairs the 2^lane_bits threads have; all of a warp's threads call it. */
+static __device__ __forceinline__ void norm_head(pairs &p, const float *weight, bool has_pairs,
+                                                 int first_pair, const append_args &args)
 {
-    int heads = args.q_heads + 2 * args.kv_heads;
-    int64_t job = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32;
-    int head = (int)(job % heads);
-    int index = (int)(job / heads); /* of the token within all appends */
-    int lane = threadIdx.x % 32;
+    float squares = 0;
+
+    for (int i = 0; i < PAIRS / 2; i++) {
+        squares += p.low[i].x * p.low[i].x + p.low[i].y * p.low[i].y;
+        squares += p.high[i].x * p.high[i].x + p.high[i].y * p.high[i].y;
+    }
+    for (int offset = 1 << args.lane_bits >> 1; offset > 0; offset /= 2)
+        squares += __shfl_xor_sync(0xffffffffu, squares, offset);
+    if (weight == NULL || !has_pairs)
+        return;
+    const float scale = rsqrtf(squares / (float)args.head_dim + args.norm.eps);
+    scale_twos(p.low, scale, weight + first_pair);
+    scale_twos(p.high, scale, weight + args.head_dim / 2 + first_pair);
+}
+
+static __device__ __forceinline__ void turn(pairs &p, const float4 (&angles)[PAIRS / 2])
+{
+    for (int i = 0; i < PAIRS / 2; i++) {
+        const float2 low = p.low[i], high = p.high[i];
+
+        p.low[i] = make_float2(low.x * angles[i].x - high.x * angles[i].y,
+                               low.y * angles[i].z - high.y * angles[i].w);
+        p.high[i] = make_float2(high.x * angles[i].x + low.x * angles[i].y,
+                                high.y * angles[i].z + low.y * angles[i].w);
+    }
+}
+
+/* Blocks of one x have a token, those of one y some of its heads. */
+static __global__ void __launch_bounds__(THREADS)
+    rope_append(const __grid_constant__ rope_appends appends, const append_args args)
+{
+    const int half = args.head_dim / 2, heads = args.q_heads + 2 * args.kv_heads;
+    const int group = threadIdx.x >> args.lane_bits, groups = THREADS >> args.lane_bits;
+    const int first_pair = (threadIdx.x - (group << args.lane_bits)) * PAIRS;
+    const bool has_norm = args.norm.q != NULL;
+    int index = blockIdx.x; /* of the token within all appends, then within its own */
     int which = 0;
 
     chain_let_next_begin();
     chain_wait();
-    if (index >= appends.tokens)
-        return;
     while (index >= appends.append[which].tokens)
         index -= appends.append[which++].tokens;
     const kv_append &append = appends.append[which];
-    int64_t token = (int64_t)append.first_token + index;
-    const uint16_t *in = args.qkv + (token * heads + head) * args.head_dim;
-    const float2 *table = args.rope + token * (args.head_dim / 2);
+    const int64_t token = (int64_t)append.first_token + index;
+    float4 angles[PAIRS / 2] = {};
 
-    if (head < args.q_heads) {
-        uint16_t *out = args.q + (token * args.q_heads + head) * args.head_dim;
+    if (first_pair < half)
+        for (int i = 0; i < PAIRS / 2; i++)
+            angles[i] = *(const float4 *)(args.rope + token * half + first_pair + 2 * i);
+    for (int first = blockIdx.y * groups; first < heads; first += gridDim.y * groups) {
+        const int head = first + group;
+        const bool has_pairs = head < heads && first_pair < half;
+        const head_place place = place_of(args, append, token, index, has_pairs ? head : 0);
+        pairs p = {};
 
-        turn(args, in, out, args.norm.q, table, lane);
-        return;
+        if (has_pairs) {
+            load_twos(p.low, place.in + first_pair);
+            load_twos(p.high, place.in + half + first_pair);
+        }
+        if (has_norm)
+            norm_head(p, place.norm, has_pairs, first_pair, args);
+        if (place.is_turned)
+            turn(p, angles);
+        if (has_pairs) {
+            store_twos(place.out + first_pair, p.low);
+            store_twos(place.out + half + first_pair, p.high);
+        }
     }
-    head -= args.q_heads;
-    int64_t at =
-        (head % args.kv_heads) * append.head_stride + (append.first_row + index) * args.head_dim;
-    if (head < args.kv_heads) {
-        turn(args, in, append.k + at, args.norm.k, table, lane);
-        return;
-    }
-    for (int i = 2 * lane; i < args.head_dim; i += 64)
-        *(uint32_t *)(append.v + at + i) = *(const uint32_t *)(in + i);
 }
 
 void cuda_launch_rope_table(cudaStream_t stream, float *table_out, const int32_t *positions,
@@ -122,15 +177,21 @@ void cuda_launch_rope_append(cudaStream_t stream, uint16_t *q_out,
                              const struct attention_shape *shape, const float *rope,
                              const struct qk_norm *norm)
 {
-    int64_t jobs = (int64_t)appends->tokens * (shape->q_heads + 2 * shape->kv_heads);
-    unsigned blocks = (unsigned)((jobs + WARPS - 1) / WARPS);
+    const int heads = shape->q_heads + 2 * shape->kv_heads;
     append_args args = {q_out,
                         qkv,
                         (const float2 *)rope,
                         shape->q_heads,
                         shape->kv_heads,
                         shape->head_dim,
+                        0,
                         norm != NULL ? *norm : qk_norm()};
 
-    chain_launch(stream, rope_append, blocks, THREADS, 0, *appends, args);
+    while (2 * PAIRS << args.lane_bits < shape->head_dim)
+        args.lane_bits++;
+    const int groups = THREADS >> args.lane_bits;
+    const dim3 grid(appends->tokens,
+                    appends->tokens < TOKENS_MANY ? (heads + groups - 1) / groups : 1);
+
+    chain_launch(stream, rope_append, grid, THREADS, 0, *appends, args);
 }
