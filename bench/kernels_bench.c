@@ -291,7 +291,7 @@ static void bench_all(struct bench *bench)
 static void bench_cuda(const struct bench *bench)
 {
     struct sparse_bench sparse = {
-        .backend = kernel_backend_cuda(), .is_async = true, .is_json = bench->is_json};
+        .backend = kernel_backend_cuda(0, NULL), .is_async = true, .is_json = bench->is_json};
 
     if (sparse.backend == NULL)
         die("this build, or this machine, has no usable CUDA device");

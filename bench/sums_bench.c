@@ -88,7 +88,7 @@ static enum tca_status run(struct sums *sums)
 
 int main(void)
 {
-    struct sums sums = {.backend = kernel_backend_cuda()};
+    struct sums sums = {.backend = kernel_backend_cuda(0, NULL)};
     enum tca_status status = TCA_ERR_DEVICE;
 
     log_init("tca-bench-sums", LOG_LEVEL_INFO);

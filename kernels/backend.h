@@ -10,7 +10,7 @@
 #ifndef KERNELS_BACKEND_H
 #define KERNELS_BACKEND_H
 
-#include "base/status.h"
+#include "base/error.h"
 #include "kernels/dummy.h"
 #include "kernels/select.h"
 
@@ -309,7 +309,7 @@ struct kernel_backend {
 
 const struct kernel_backend *kernel_backend_cpu(void);
 
-/* NULL when this build or this machine has no usable CUDA device. */
-const struct kernel_backend *kernel_backend_cuda(void);
+/* NULL when this build or this machine has no usable GPU of that index; `error` (or NULL) says why. */
+const struct kernel_backend *kernel_backend_cuda(int device, struct tca_error *error);
 
 #endif

@@ -1,5 +1,6 @@
 #include "worker/rank_device.h"
 
+#include "base/log.h"
 #include "worker/lockstep.h"
 
 #include <stdlib.h>
@@ -35,24 +36,28 @@ void rank_hosts_deinit(struct rank_hosts *hosts)
     *hosts = (struct rank_hosts){0};
 }
 
-static enum tca_status choose_backend(enum device_wish wish, struct comm_group *control,
+/* Every rank's GPU `index`, or the CPU on all. */
+static enum tca_status choose_backend(enum device_wish wish, struct comm_group *control, int index,
                                       int timeout_ms, const struct kernel_backend **backend_out,
                                       struct tca_error *error)
 {
-    const struct kernel_backend *cuda = wish == DEVICE_CPU ? NULL : kernel_backend_cuda();
+    const struct kernel_backend *cuda;
+    struct tca_error why = {.text = "another rank has none"};
     enum tca_status status;
 
     *backend_out = kernel_backend_cpu();
     if (wish == DEVICE_CPU)
         return TCA_OK;
+    cuda = kernel_backend_cuda(index, &why);
     status = lockstep_agree(control, cuda != NULL ? TCA_OK : TCA_ERR_DEVICE, timeout_ms);
     if (status == TCA_ERR_COMM)
         return tca_fail(error, status, "choosing a device: %s", tca_status_text(status));
     if (status == TCA_OK)
         *backend_out = cuda;
     else if (wish == DEVICE_CUDA)
-        return tca_fail(error, status, "device cuda: none is usable %s",
-                        cuda == NULL ? "here" : "on another rank");
+        return tca_fail(error, status, "device cuda: none is usable: %s", why.text);
+    else
+        log_info("rank %d: device auto: cpu, for no GPU is usable: %s", control->rank, why.text);
     return TCA_OK;
 }
 
@@ -64,7 +69,7 @@ enum tca_status rank_device_open(enum device_wish wish, struct comm_group *contr
     struct rank_device device = {
         .ranks_on_device = hosts->own_ranks, .control = control, .group = control};
 
-    TCA_TRY(choose_backend(wish, control, timeout_ms, &device.backend, error));
+    TCA_TRY(choose_backend(wish, control, hosts->own_index, timeout_ms, &device.backend, error));
     if (device.backend != kernel_backend_cpu()) {
         device.index = hosts->own_index;
         device.ranks_on_device = 1;

@@ -34,7 +34,7 @@ enum tca_status rank_hosts_init(struct rank_hosts *hosts, struct comm_group *con
 void rank_hosts_deinit(struct rank_hosts *hosts);
 
 /* Collective; borrows `control`. All ranks get the same backend: with DEVICE_AUTO CUDA where every
- * rank has it. `wish` and `sums` are the same on all ranks. */
+ * rank has a GPU of its own that it can use; otherwise the log says why not. `wish` and `sums` are the same on all ranks. */
 enum tca_status rank_device_open(enum device_wish wish, struct comm_group *control,
                                  const struct rank_hosts *hosts, int timeout_ms,
                                  enum comm_nccl_sums sums, struct rank_device *device_out,

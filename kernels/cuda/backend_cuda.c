@@ -45,17 +45,37 @@ static const struct kernel_backend backend = {.name = "cuda",
                                               .interleave = cuda_interleave,
                                               .pick = cuda_pick};
 
-const struct kernel_backend *kernel_backend_cuda(void)
+/* The run-time library's own words: no GPU, or a driver older than it. */
+static enum tca_status count_devices(int device, int *devices_out, struct tca_error *error)
 {
-    int devices = 0;
-    int major = 0;
+    const cudaError_t code = cudaGetDeviceCount(devices_out);
 
-    if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
-        (void)cudaGetLastError();
-        return NULL;
-    }
-    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) != cudaSuccess ||
-        major != CAPABILITY)
-        return NULL;
-    return &backend;
+    if (code == cudaSuccess)
+        return TCA_OK;
+    (void)cudaGetLastError();
+    return tca_fail(error, TCA_ERR_DEVICE, "GPU %d: %s", device, cudaGetErrorString(code));
+}
+
+static enum tca_status check_device(int device, struct tca_error *error)
+{
+    int devices = 0, major = 0, minor = 0;
+
+    TCA_TRY(count_devices(device, &devices, error));
+    if (device >= devices)
+        return tca_fail(error, TCA_ERR_DEVICE, "GPU %d is wanted of %d on this host", device,
+                        devices);
+    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
+        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) != cudaSuccess)
+        return tca_fail(error, TCA_ERR_DEVICE, "GPU %d does not tell its compute capability",
+                        device);
+    if (major != CAPABILITY)
+        return tca_fail(error, TCA_ERR_UNSUPPORTED,
+                        "GPU %d has compute capability %d.%d, allowed: %d.x (Hopper)", device,
+                        major, minor, CAPABILITY);
+    return TCA_OK;
+}
+
+const struct kernel_backend *kernel_backend_cuda(int device, struct tca_error *error)
+{
+    return check_device(device, error) == TCA_OK ? &backend : NULL;
 }

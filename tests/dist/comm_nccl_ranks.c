@@ -527,7 +527,7 @@ static const char *run_check(const struct rank *rank, const char *what, void *de
 
 static const char *check(struct comm_group *control, const char *what, enum comm_nccl_sums sums)
 {
-    struct rank rank = {.backend = kernel_backend_cuda()};
+    struct rank rank = {.backend = kernel_backend_cuda(control->rank, NULL)};
     void *host = calloc(COUNT_MAX + 1, sizeof(float));
     struct tca_error error = {.text = ""};
     const char *fault = NULL;
@@ -550,15 +550,13 @@ static const char *check(struct comm_group *control, const char *what, enum comm
 
 int main(int argc, char **argv)
 {
-    const struct kernel_backend *backend = kernel_backend_cuda();
     struct comm_group *control;
     const char *fault;
-    size_t total, left;
 
     log_init("rank", LOG_LEVEL_INFO);
     if (comm_mpi_create(kernel_backend_cpu(), 4 * TIMEOUT_MS, &control) != TCA_OK)
         return EXIT_FAILURE;
-    if (backend == NULL || backend->memory(control->ranks - 1, &total, &left) != TCA_OK) {
+    if (kernel_backend_cuda(control->ranks - 1, NULL) == NULL) {
         printf("fewer than %d GPUs\n", control->ranks);
         control->ops->destroy(control);
         return TEST_SKIPPED;

@@ -24,7 +24,7 @@ static inline int open_sides(void **state)
 {
     (void)state;
     sides[SIDE_CPU].backend = kernel_backend_cpu();
-    sides[SIDE_CUDA].backend = kernel_backend_cuda();
+    sides[SIDE_CUDA].backend = kernel_backend_cuda(0, NULL);
     for (int i = 0; i < SIDES; i++)
         assert_int_equal(sides[i].backend->queue_create(0, 8, &sides[i].queue), TCA_OK);
     return 0;

@@ -58,7 +58,7 @@ int main(void)
         cmocka_unit_test(long_documents_are_addressed),
     };
 
-    if (kernel_backend_cuda() == NULL) {
+    if (kernel_backend_cuda(0, NULL) == NULL) {
         printf("no CUDA device\n");
         return TEST_SKIPPED;
     }

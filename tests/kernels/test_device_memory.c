@@ -12,7 +12,7 @@ static struct side gpu;
 static int open_group(void **state)
 {
     (void)state;
-    gpu.backend = kernel_backend_cuda();
+    gpu.backend = kernel_backend_cuda(0, NULL);
     return gpu.backend->queue_create(0, 1, &gpu.queue) == TCA_OK ? 0 : -1;
 }
 
@@ -171,7 +171,7 @@ int main(void)
         cmocka_unit_test(what_is_freed_was_read_first),
     };
 
-    if (kernel_backend_cuda() == NULL) {
+    if (kernel_backend_cuda(0, NULL) == NULL) {
         printf("no CUDA device\n");
         return TEST_SKIPPED;
     }

@@ -572,7 +572,7 @@ int main(void)
         cmocka_unit_test(too_much_memory_is_refused),
     };
 
-    if (kernel_backend_cuda() == NULL) {
+    if (kernel_backend_cuda(0, NULL) == NULL) {
         printf("no CUDA device\n");
         return TEST_SKIPPED;
     }

@@ -443,7 +443,7 @@ int main(void)
         cmocka_unit_test(steps_are_batched),
     };
 
-    if (kernel_backend_cuda() == NULL) {
+    if (kernel_backend_cuda(0, NULL) == NULL) {
         printf("no CUDA device\n");
         return TEST_SKIPPED;
     }

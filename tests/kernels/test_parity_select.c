@@ -247,7 +247,7 @@ int main(void)
         cmocka_unit_test(impossible_budgets_are_refused),
     };
 
-    if (kernel_backend_cuda() == NULL) {
+    if (kernel_backend_cuda(0, NULL) == NULL) {
         printf("no CUDA device\n");
         return TEST_SKIPPED;
     }

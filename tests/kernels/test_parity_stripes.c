@@ -133,7 +133,7 @@ int main(void)
         cmocka_unit_test(every_stripe_picks_the_same_rows),
     };
 
-    if (kernel_backend_cuda() == NULL) {
+    if (kernel_backend_cuda(0, NULL) == NULL) {
         printf("no CUDA device\n");
         return TEST_SKIPPED;
     }

@@ -243,7 +243,7 @@ int main(void)
         cmocka_unit_test(sparse_equals_masked_dense),
     };
 
-    if (kernel_backend_cuda() == NULL) {
+    if (kernel_backend_cuda(0, NULL) == NULL) {
         printf("no CUDA device\n");
         return TEST_SKIPPED;
     }
