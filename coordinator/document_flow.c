@@ -125,7 +125,8 @@ struct disk_task {
     struct task task;
     struct coordinator *coordinator;
     struct document *document;
-    struct bytes meta; /* owned */
+    struct bytes meta;     /* owned */
+    struct rpc_call *call; /* held, that waits for it; or NULL */
 };
 
 static void disk_task_done(struct disk_task *task)
@@ -137,16 +138,48 @@ static void disk_task_done(struct disk_task *task)
     document_flow_go_on_deleting(coordinator, task->document);
     pthread_mutex_unlock(&coordinator->lock);
     bytes_free(&task->meta);
+    if (task->call != NULL)
+        rpc_call_drop(task->call);
     free(task);
+}
+
+void document_flow_reply(struct coordinator *coordinator, struct rpc_call *call,
+                         const struct document *document)
+{
+    const struct document_facts facts = coordinator_facts(coordinator);
+    struct document_message message;
+
+    document_message_fill(&message, document, &facts);
+    reply_once(call, &message.document.base);
+}
+
+static void reply_saved(struct disk_task *task, enum tca_status status,
+                        const struct tca_error *error)
+{
+    struct tca_error text;
+
+    pthread_mutex_lock(&task->coordinator->lock);
+    if (status == TCA_OK)
+        document_flow_reply(task->coordinator, task->call, task->document);
+    else
+        reply_error(task->call,
+                    tca_fail(&text, status, "%.384s; the change holds until the coordinator ends",
+                             error->text),
+                    &text);
+    pthread_mutex_unlock(&task->coordinator->lock);
 }
 
 static void run_save(struct task *base)
 {
     struct disk_task *task = (struct disk_task *)base;
-    struct tca_error error;
+    struct tca_error error = {{0}};
+    const enum tca_status status =
+        store_save(task->coordinator->store, task->document->id, &task->meta, &error);
 
-    if (store_save(task->coordinator->store, task->document->id, &task->meta, &error) != TCA_OK)
+    if (status != TCA_OK)
         log_error("document %s: %s", task->document->id, error.text);
+    if (task->call != NULL)
+        reply_saved(task, status, &error);
     disk_task_done(task);
 }
 
@@ -187,7 +220,9 @@ static struct disk_task *disk_task_create(struct coordinator *coordinator,
     return task;
 }
 
-void document_flow_save(struct coordinator *coordinator, struct document *document)
+/* TCA_ERR_NO_MEMORY, which was logged. */
+static enum tca_status post_save(struct coordinator *coordinator, struct document *document,
+                                 struct rpc_call *call)
 {
     struct disk_task *task = disk_task_create(coordinator, document, run_save);
 
@@ -196,10 +231,25 @@ void document_flow_save(struct coordinator *coordinator, struct document *docume
         if (task != NULL)
             bytes_free(&task->meta);
         free(task);
-        return;
+        return TCA_ERR_NO_MEMORY;
     }
+    if (call != NULL)
+        task->call = rpc_call_hold(call);
     document->disk_tasks++;
     task_queue_post(coordinator->disk, &task->task);
+    return TCA_OK;
+}
+
+void document_flow_save(struct coordinator *coordinator, struct document *document)
+{
+    (void)post_save(coordinator, document, NULL); /* the next save has it too */
+}
+
+void document_flow_save_and_reply(struct coordinator *coordinator, struct document *document,
+                                  struct rpc_call *call)
+{
+    if (post_save(coordinator, document, call) != TCA_OK)
+        reply_code(call, RPC_RESOURCE_EXHAUSTED, "no memory to save the change");
 }
 
 /* Tokenising. */
@@ -350,7 +400,11 @@ static void run_tokenize(struct task *base)
     } else if (status != TCA_OK && status != TCA_ERR_CANCELLED) {
         if (task->error.text[0] == '\0')
             tca_fail(&task->error, status, "cannot tokenise: %s", tca_status_text(status));
-        document_flow_fail(coordinator, document, rpc_code_from_status(status), task->error.text);
+        if (status == TCA_ERR_BUSY || status == TCA_ERR_NO_MEMORY)
+            document_flow_give_up(coordinator, document, task->error.text);
+        else
+            document_flow_fail(coordinator, document, rpc_code_from_status(status),
+                               task->error.text);
     }
     document_flow_go_on_deleting(coordinator, document);
     scheduler_run(coordinator);
@@ -414,6 +468,16 @@ void document_flow_store(struct coordinator *coordinator, struct document *docum
     document_flow_save(coordinator, document);
     document_flow_publish(coordinator, document);
     document_flow_close(coordinator, document);
+}
+
+void document_flow_give_up(struct coordinator *coordinator, struct document *document,
+                           const char *reason)
+{
+    if (document->state != DOCUMENT_QUEUED)
+        return;
+    document_flow_store(coordinator, document);
+    document_flow_end_watchers(coordinator, document, RPC_RESOURCE_EXHAUSTED, reason);
+    question_flow_end_all(coordinator, document, RPC_RESOURCE_EXHAUSTED, reason);
 }
 
 void document_flow_close(struct coordinator *coordinator, struct document *document)

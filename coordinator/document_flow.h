@@ -38,12 +38,21 @@ void document_flow_end_watchers(struct coordinator *coordinator, struct document
 
 /* Write the metadata, soon. */
 void document_flow_save(struct coordinator *coordinator, struct document *document);
+/* The same for a call that changed it: answered once that is durable, or with why it is not. */
+void document_flow_save_and_reply(struct coordinator *coordinator, struct document *document,
+                                  struct rpc_call *call);
+/* Answer the call with the document. */
+void document_flow_reply(struct coordinator *coordinator, struct rpc_call *call,
+                         const struct document *document);
 /* All bytes are here, or a question wants it back: QUEUED, and tokenised when its turn nears. */
 void document_flow_queue(struct coordinator *coordinator, struct document *document);
 void document_flow_tokenize(struct coordinator *coordinator, struct document *document);
 /* FAILED; its questions end too. */
 void document_flow_fail(struct coordinator *coordinator, struct document *document,
                         enum rpc_code code, const char *text);
+/* There is no memory for a QUEUED one now: STORED, and who wants it now is told why. */
+void document_flow_give_up(struct coordinator *coordinator, struct document *document,
+                           const char *reason);
 /* STORED; what KV it has is freed. */
 void document_flow_store(struct coordinator *coordinator, struct document *document);
 /* DELETING: its questions end ABORTED, KV and files go, then Delete's calls end OK. */

@@ -68,16 +68,6 @@ static void prefill(struct coordinator *coordinator, struct document *document,
     document_flow_publish(coordinator, document);
 }
 
-/* No memory for it without taking another's: wait as STORED, and tell those who want it now. */
-static void give_up(struct coordinator *coordinator, struct document *document, const char *reason)
-{
-    if (reason[0] == '\0')
-        reason = "no KV memory is free for the document now; a question brings it back";
-    document_flow_store(coordinator, document);
-    document_flow_end_watchers(coordinator, document, RPC_RESOURCE_EXHAUSTED, reason);
-    question_flow_end_all(coordinator, document, RPC_RESOURCE_EXHAUSTED, reason);
-}
-
 /* How a document attends; false: it cannot, and has failed. Uploads are checked, but the profile may
  * have gone since. */
 static bool find_attention(struct coordinator *coordinator, struct document *document,
@@ -133,7 +123,10 @@ static bool start_document(struct coordinator *coordinator)
     case ADMISSION_WAIT:
         break;
     case ADMISSION_FULL:
-        give_up(coordinator, document, reason.text);
+        if (reason.text[0] == '\0')
+            tca_fail(&reason, TCA_ERR_BUSY,
+                     "no KV memory is free for the document now; a question brings it back");
+        document_flow_give_up(coordinator, document, reason.text);
         is_changed = true;
         break;
     case ADMISSION_NEVER:

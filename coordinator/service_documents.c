@@ -48,16 +48,6 @@ static void *unpack(struct rpc_call *call, const ProtobufCMessageDescriptor *typ
     return NULL;
 }
 
-static void reply_document(struct coordinator *coordinator, struct rpc_call *call,
-                           const struct document *document)
-{
-    const struct document_facts facts = coordinator_facts(coordinator);
-    struct document_message message;
-
-    document_message_fill(&message, document, &facts);
-    reply_once(call, &message.document.base);
-}
-
 /* Watch, and Delete, which watches for the end. */
 
 static struct watcher *make_watcher(struct rpc_call *call)
@@ -149,13 +139,13 @@ static void on_get(struct rpc_call *call, void *context, const uint8_t *data, si
         pthread_mutex_lock(&coordinator->lock);
         document = find_document(coordinator, call, request->document_id);
         if (document != NULL)
-            reply_document(coordinator, call, document);
+            document_flow_reply(coordinator, call, document);
         pthread_mutex_unlock(&coordinator->lock);
     }
     message_free(request);
 }
 
-static enum tca_status update(struct coordinator *coordinator, struct document *document,
+static enum tca_status update(struct document *document,
                               const Tca__V1__UpdateDocumentRequest *request,
                               struct tca_error *error)
 {
@@ -171,11 +161,18 @@ static enum tca_status update(struct coordinator *coordinator, struct document *
         document->display_name = name;
     }
     document->is_pinned = request->pinned != 0;
-    /* A damaged entry keeps what is left of it on disk. */
-    if (document->state != DOCUMENT_FAILED || document->failure != RPC_DATA_LOSS)
-        document_flow_save(coordinator, document);
-    scheduler_run(coordinator); /* without its pin it may make room */
     return TCA_OK;
+}
+
+static void reply_updated(struct coordinator *coordinator, struct rpc_call *call,
+                          struct document *document)
+{
+    /* A damaged entry keeps what is left of it on disk. */
+    if (document->state == DOCUMENT_FAILED && document->failure == RPC_DATA_LOSS)
+        document_flow_reply(coordinator, call, document);
+    else
+        document_flow_save_and_reply(coordinator, document, call);
+    scheduler_run(coordinator); /* without its pin it may make room */
 }
 
 static void on_update(struct rpc_call *call, void *context, const uint8_t *data, size_t bytes)
@@ -191,10 +188,10 @@ static void on_update(struct rpc_call *call, void *context, const uint8_t *data,
         pthread_mutex_lock(&coordinator->lock);
         document = find_document(coordinator, call, request->document_id);
         if (document != NULL) {
-            const enum tca_status status = update(coordinator, document, request, &error);
+            const enum tca_status status = update(document, request, &error);
 
             if (status == TCA_OK)
-                reply_document(coordinator, call, document);
+                reply_updated(coordinator, call, document);
             else
                 reply_error(call, status, &error);
         }

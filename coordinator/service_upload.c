@@ -383,8 +383,31 @@ static void complete(struct upload_task *task)
     }
     log_info("document %s: %" PRId64 " bytes have arrived", document->id, document->byte_count);
     document_flow_queue(coordinator, document);
-    document_flow_save(coordinator, document);
     scheduler_run(coordinator);
+}
+
+/* Before anybody hears that all bytes are here: what a restart needs to know it too. */
+static enum tca_status save_complete(const struct upload_task *task, struct tca_error *error)
+{
+    struct coordinator *coordinator = task->coordinator;
+    struct bytes meta = {0};
+    struct document complete;
+    enum tca_status status;
+
+    if (upload_check_digest(task->stream->announced_sha256, task->sha256, NULL) != TCA_OK)
+        return TCA_OK; /* it is not what it should be: complete() fails it */
+    pthread_mutex_lock(&coordinator->lock);
+    complete = *task->document; /* borrows its texts until the lock goes */
+    complete.byte_count = task->offset + (int64_t)task->data.size;
+    snprintf(complete.sha256, sizeof(complete.sha256), "%s", task->sha256);
+    status = document_meta_write(&complete, &meta);
+    pthread_mutex_unlock(&coordinator->lock);
+    if (status == TCA_OK)
+        status = store_save(coordinator->store, task->document->id, &meta, error);
+    else
+        tca_fail(error, status, "no memory to save the document's metadata");
+    bytes_free(&meta);
+    return status;
 }
 
 static void run_append(struct task *base)
@@ -393,7 +416,7 @@ static void run_append(struct task *base)
     struct coordinator *coordinator = task->coordinator;
     struct document *document = task->document;
     struct tca_error error = {{0}};
-    enum tca_status status = TCA_OK;
+    enum tca_status status = TCA_OK, saved = TCA_OK;
 
     if (task->data.size > 0)
         status = store_append(coordinator->store, document->id, task->offset, task->data.data,
@@ -402,6 +425,8 @@ static void run_append(struct task *base)
         status = sha256_update(document->sha, task->data.data, task->data.size);
     if (status == TCA_OK && task->is_last)
         status = sha256_hex(document->sha, task->sha256);
+    if (status == TCA_OK && task->is_last)
+        saved = save_complete(task, &error);
 
     pthread_mutex_lock(&coordinator->lock);
     if (status == TCA_OK && document->state == DOCUMENT_UPLOADING) {
@@ -410,10 +435,10 @@ static void run_append(struct task *base)
         document_report(document, DOCUMENT_NEWS_COMMITTED, 0, 0, 0,
                         coordinator_next_sequence(coordinator));
         document_flow_publish(coordinator, document);
-        if (task->is_last)
+        if (task->is_last && saved == TCA_OK)
             complete(task);
     }
-    task_done(task, status, &error);
+    task_done(task, status == TCA_OK ? saved : status, &error);
     pthread_mutex_unlock(&coordinator->lock);
     task_free(task);
 }

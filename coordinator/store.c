@@ -30,7 +30,9 @@ struct store {
 static enum tca_status fail_io(struct tca_error *error, const char *verb, const char *what)
 {
     const int cause = errno;
-    const enum tca_status status = cause == ENOSPC || cause == EDQUOT  ? TCA_ERR_BUSY
+    const bool is_short =
+        cause == ENOSPC || cause == EDQUOT || cause == EMFILE || cause == ENFILE || cause == ENOMEM;
+    const enum tca_status status = is_short                            ? TCA_ERR_BUSY
                                    : cause == EACCES || cause == EPERM ? TCA_ERR_DENIED
                                                                        : TCA_ERR_IO;
 
@@ -455,29 +457,36 @@ enum tca_status store_remove(struct store *store, const char *id, struct tca_err
     return TCA_OK;
 }
 
+/* What cannot be opened or read is lost, unless the process is out of descriptors or memory. */
+static enum tca_status fail_read(struct tca_error *error, const char *verb, const char *what)
+{
+    const enum tca_status status = fail_io(error, verb, what);
+
+    return status == TCA_ERR_BUSY ? status : TCA_ERR_DATA_LOSS;
+}
+
 enum tca_status store_read(struct store *store, const char *id, int64_t bytes,
                            struct bytes *content_out, struct tca_error *error)
 {
     const size_t before = content_out->size;
-    enum tca_status status;
-    int folder, file;
+    const int folder = open_folder(store->documents, id);
+    enum tca_status status = TCA_OK;
+    int file;
 
-    if (open_document(store, id, &folder, error) != TCA_OK)
-        return TCA_ERR_DATA_LOSS;
+    if (folder < 0)
+        return fail_read(error, "open", id);
     file = open_file(folder, "content");
+    if (file < 0)
+        status = fail_read(error, "open", "content");
     close(folder);
-    if (file < 0) {
-        fail_io(error, "open", "content");
-        return TCA_ERR_DATA_LOSS;
-    }
-    status = read_all(file, (size_t)bytes, content_out);
-    close(file);
-    if (status == TCA_ERR_NO_MEMORY)
+    if (file < 0)
         return status;
-    if (status != TCA_OK) {
-        fail_io(error, "read", "content");
-        return TCA_ERR_DATA_LOSS;
-    }
+    status = read_all(file, (size_t)bytes, content_out);
+    if (status == TCA_ERR_IO)
+        status = fail_read(error, "read", "content");
+    close(file);
+    if (status != TCA_OK)
+        return status;
     if (content_out->size - before != (size_t)bytes)
         return tca_fail(error, TCA_ERR_DATA_LOSS,
                         "state-dir: content of %s has %zu bytes, %" PRId64 " were acknowledged", id,

@@ -56,7 +56,7 @@ enum tca_status store_append(struct store *store, const char *id, int64_t offset
 enum tca_status store_remove(struct store *store, const char *id, struct tca_error *error);
 
 /* Append the first `bytes` bytes of the content to *content_out. TCA_ERR_DATA_LOSS: there are
- * fewer, or they cannot be read. */
+ * fewer, or they cannot be read. TCA_ERR_BUSY, TCA_ERR_NO_MEMORY: not now. */
 enum tca_status store_read(struct store *store, const char *id, int64_t bytes,
                            struct bytes *content_out, struct tca_error *error);
 

@@ -595,6 +595,52 @@ class Life(ServiceTest):
         self.assertEqual([one.document_id for one in third.list().documents], ["part"])
         self.assertEqual(third.stop(signal.SIGINT), 0)
 
+    def test_what_is_told_is_durable(self):
+        first = self.start()
+        obstacle = pathlib.Path(self.folder.name, "documents", "book", "meta.json.new")
+        text = b"Some text that arrives."
+
+        def blocks():
+            try:
+                obstacle.mkdir()
+            except FileExistsError:  # a save is under way
+                return False
+            return True
+
+        def last_chunk_meets_an_obstacle():
+            yield header("book")
+            yield chunk(0, text[:9])
+            self.wait_until(lambda: first.get("book").byte_count == 9, "the first chunk")
+            obstacle.mkdir()
+            yield chunk(9, text[9:], last=True)
+
+        error = self.fails(grpc.StatusCode.INTERNAL, lambda: first.upload(
+            None, chunks=last_chunk_meets_an_obstacle()))
+        self.assertIn("meta.json.new", error.details())
+        self.assertEqual((first.state_of("book"), first.get("book").byte_count),
+                         ("UPLOADING", len(text)))
+        obstacle.rmdir()
+        first.upload(None, chunks=[header("book", resume_offset=len(text)),
+                                   chunk(len(text), b"", last=True)])
+        self.wait_until(blocks, "the saves of the upload")
+        error = self.fails(grpc.StatusCode.INTERNAL, lambda: first.update("book", pinned=True))
+        self.assertIn("until the coordinator ends", error.details())
+        obstacle.rmdir()
+        first.update("book", pinned=True, display_name="n")
+        first.process.kill()
+        first.wait()
+
+        second = self.start()
+        document = list(second.watch("book"))[-1].document
+        self.assertEqual((document.pinned, document.display_name, document.sha256),
+                         (True, "n", sha256(text)))
+        for event in second.upload_stream(text, document_id="other"):
+            if event.document.state == pb.Document.QUEUED:
+                break
+        second.process.kill()
+        second.wait()
+        self.assertEqual(states(self.start().watch("other"))[-1], "READY")
+
     def test_damage_is_listed_and_not_lost(self):
         first = self.start()
         first.upload(b"Some text that will be cut.", document_id="cut")

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -206,6 +207,25 @@ static void damage_is_seen(void **state)
     bytes_free(&content);
 }
 
+static void without_descriptors_nothing_is_lost(void **state)
+{
+    struct fixture *fixture = *state;
+    struct bytes content = {0};
+    struct rlimit limit, none;
+
+    create(fixture, "book", "{}");
+    assert_int_equal(store_append(fixture->store, "book", 0, "Hello", 5, NULL), TCA_OK);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = limit.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    assert_int_equal(store_read(fixture->store, "book", 5, &content, &fixture->error),
+                     TCA_ERR_BUSY);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    assert_int_equal(store_read(fixture->store, "book", 5, &content, NULL), TCA_OK);
+    assert_memory_equal(content.data, "Hello", 5);
+    bytes_free(&content);
+}
+
 static void a_fifo_in_a_file_s_place_is_damage(void **state)
 {
     static const char *const names[] = {"meta.json", "durable", "content"};
@@ -289,6 +309,7 @@ int main(void)
         TEST(a_document_is_made_once_and_removed_whole),
         TEST(a_half_made_document_is_gone_after_a_restart),
         TEST(damage_is_seen),
+        TEST(without_descriptors_nothing_is_lost),
         TEST(a_fifo_in_a_file_s_place_is_damage),
         TEST(one_coordinator_at_a_time),
         TEST(every_start_has_a_later_epoch),
