@@ -16,10 +16,10 @@ struct engine {
     const struct model_config *config;
     engine_event_fn event;
     void *context;
-    struct document **document; /* owned [documents], oldest first */
+    struct document_job **document; /* owned [documents], oldest first */
     int documents;
     int document_room;
-    struct question **question; /* owned [questions], oldest first */
+    struct question_job **question; /* owned [questions], oldest first */
     int questions;
     int question_room;
     bool is_slot_taken[STEP_SLOTS_MAX];
@@ -60,9 +60,9 @@ void engine_destroy(struct engine *engine)
     if (engine == NULL)
         return;
     for (int i = 0; i < engine->questions; i++)
-        question_destroy(engine->question[i]);
+        question_job_destroy(engine->question[i]);
     for (int i = 0; i < engine->documents; i++)
-        document_destroy(engine->document[i]);
+        document_job_destroy(engine->document[i]);
     free(engine->question);
     free(engine->document);
     free(engine->sequence);
@@ -72,7 +72,7 @@ void engine_destroy(struct engine *engine)
     free(engine);
 }
 
-static struct document *find_document(struct engine *engine, uint64_t key)
+static struct document_job *find_document(struct engine *engine, uint64_t key)
 {
     for (int i = 0; i < engine->documents; i++)
         if (engine->document[i]->key == key)
@@ -80,7 +80,7 @@ static struct document *find_document(struct engine *engine, uint64_t key)
     return NULL;
 }
 
-static struct question *find_question(struct engine *engine, uint64_t key)
+static struct question_job *find_question(struct engine *engine, uint64_t key)
 {
     for (int i = 0; i < engine->questions; i++)
         if (engine->question[i]->params.key == key)
@@ -120,7 +120,8 @@ void engine_refuse_question(struct engine *engine, uint64_t key, enum tca_status
     engine->event(engine->context, &event);
 }
 
-static struct engine_usage usage_of(const struct engine *engine, const struct question *question)
+static struct engine_usage usage_of(const struct engine *engine,
+                                    const struct question_job *question)
 {
     int64_t document = question->document == NULL ? 0 : question->document->tokens;
     int64_t tokens = document + question->params.tokens + question->answered;
@@ -137,7 +138,7 @@ static struct engine_usage usage_of(const struct engine *engine, const struct qu
     usage.core_cache_bytes = usage.full_kv_bytes;
     if (question->is_selected)
         usage.core_cache_bytes =
-            question->kept_bytes + (tokens - question_base_tokens(question)) * bytes_per_token;
+            question->kept_bytes + (tokens - question_job_base_tokens(question)) * bytes_per_token;
     usage.exchanged_bytes = (int64_t)(question->exchanged_bytes + 0.5);
     usage.kept_share = question->kept_share;
     usage.kept_mass_mean = question->kept_mass_mean;
@@ -146,8 +147,8 @@ static struct engine_usage usage_of(const struct engine *engine, const struct qu
 }
 
 /* The question is over; its memory goes at the next step. */
-static void end_question(struct engine *engine, struct question *question, enum question_end end,
-                         enum tca_status status, const char *message)
+static void end_question(struct engine *engine, struct question_job *question,
+                         enum question_end end, enum tca_status status, const char *message)
 {
     struct engine_event event = {.kind = ENGINE_QUESTION_DONE,
                                  .key = question->params.key,
@@ -161,19 +162,19 @@ static void end_question(struct engine *engine, struct question *question, enum 
 }
 
 /* The document's memory goes: who reads it cannot go on. */
-static void end_questions_over(struct engine *engine, const struct document *document,
+static void end_questions_over(struct engine *engine, const struct document_job *document,
                                const char *why)
 {
     for (int i = 0; i < engine->questions; i++) {
-        struct question *question = engine->question[i];
+        struct question_job *question = engine->question[i];
 
         if (question->document == document && question->state != JOB_CLOSING)
             end_question(engine, question, QUESTION_FAILED, TCA_ERR_ABORTED, why);
     }
 }
 
-static void fail_document(struct engine *engine, struct document *document, enum tca_status status,
-                          const char *message)
+static void fail_document(struct engine *engine, struct document_job *document,
+                          enum tca_status status, const char *message)
 {
     end_questions_over(engine, document, "its document failed");
     document->state = JOB_CLOSING;
@@ -242,7 +243,7 @@ void engine_open_document(struct engine *engine, uint64_t key, int64_t tokens,
                           const struct sparsity *prefill)
 {
     void *list = engine->document;
-    struct document *document;
+    struct document_job *document;
     char message[TCA_ERROR_TEXT_BYTES];
     struct tca_error error;
 
@@ -259,11 +260,11 @@ void engine_open_document(struct engine *engine, uint64_t key, int64_t tokens,
     if (!grow_list(&list, engine->documents, &engine->document_room))
         goto no_memory;
     engine->document = list;
-    if (!grow_sequences(engine) || document_create(key, tokens, &document) != TCA_OK)
+    if (!grow_sequences(engine) || document_job_create(key, tokens, &document) != TCA_OK)
         goto no_memory;
     document->slot = take_slot(engine);
     if (document->slot == STEP_SLOT_NONE) {
-        document_destroy(document);
+        document_job_destroy(document);
         goto no_memory;
     }
     document->last_step = engine->steps;
@@ -277,20 +278,20 @@ no_memory:
 
 void engine_receive_document(struct engine *engine, uint64_t key, const int32_t *ids, int64_t count)
 {
-    struct document *document = find_document(engine, key);
+    struct document_job *document = find_document(engine, key);
     struct tca_error error;
     enum tca_status status;
 
     if (document == NULL || document->state == JOB_CLOSING)
         return;
-    status = document_receive(document, ids, count, engine->config->vocab, &error);
+    status = document_job_receive(document, ids, count, engine->config->vocab, &error);
     if (status != TCA_OK)
         fail_document(engine, document, status, error.text);
 }
 
 void engine_close_document(struct engine *engine, uint64_t key)
 {
-    struct document *document = find_document(engine, key);
+    struct document_job *document = find_document(engine, key);
 
     if (document == NULL || document->state == JOB_CLOSING)
         return;
@@ -299,7 +300,7 @@ void engine_close_document(struct engine *engine, uint64_t key)
     document->is_close_wanted = true;
 }
 
-static void free_slots(struct engine *engine, const struct question *question)
+static void free_slots(struct engine *engine, const struct question_job *question)
 {
     if (question->slot != STEP_SLOT_NONE)
         engine->is_slot_taken[question->slot] = false;
@@ -318,7 +319,7 @@ static int running_questions(const struct engine *engine)
 
 /* The question's document; TCA_ERR_NOT_FOUND or TCA_ERR_PRECONDITION. */
 static enum tca_status document_of(struct engine *engine, const struct question_params *params,
-                                   struct document **document_out, struct tca_error *error)
+                                   struct document_job **document_out, struct tca_error *error)
 {
     *document_out = NULL;
     if (params->document_key == 0)
@@ -326,7 +327,7 @@ static enum tca_status document_of(struct engine *engine, const struct question_
     *document_out = find_document(engine, params->document_key);
     if (*document_out == NULL)
         return tca_fail(error, TCA_ERR_NOT_FOUND, "the workers do not have this document");
-    if (!document_is_ready(*document_out))
+    if (!document_job_is_ready(*document_out))
         return tca_fail(error, TCA_ERR_PRECONDITION, "the document's prefill is not done");
     return TCA_OK;
 }
@@ -336,8 +337,8 @@ static enum tca_status add_question(struct engine *engine, const struct question
 {
     const struct question_limits limits = {.max_positions = engine->options.max_positions,
                                            .chunk_tokens = engine->options.chunk_tokens};
-    struct document *document;
-    struct question *question;
+    struct document_job *document;
+    struct question_job *question;
     void *list = engine->question;
 
     if (running_questions(engine) >= engine->options.max_sequences)
@@ -350,14 +351,14 @@ static enum tca_status add_question(struct engine *engine, const struct question
     if (!grow_sequences(engine))
         return tca_fail(error, TCA_ERR_NO_MEMORY, "no memory for one more question");
     TCA_TRY(check_sparsity(engine, &params->sparsity, error));
-    TCA_TRY(question_create(params, document, &limits, &question, error));
+    TCA_TRY(question_job_create(params, document, &limits, &question, error));
     question->slot = take_slot(engine);
     if (question->head_tokens > 0)
         question->head_slot = take_slot(engine);
     if (question->slot == STEP_SLOT_NONE ||
         (question->head_tokens > 0 && question->head_slot == STEP_SLOT_NONE)) {
         free_slots(engine, question);
-        question_destroy(question);
+        question_job_destroy(question);
         return tca_fail(error, TCA_ERR_BUSY, "no slot for one more question");
     }
     question->open_ms = clock_monotonic_ms();
@@ -377,20 +378,20 @@ void engine_open_question(struct engine *engine, const struct question_params *p
 
 void engine_receive_question(struct engine *engine, uint64_t key, const int32_t *ids, int64_t count)
 {
-    struct question *question = find_question(engine, key);
+    struct question_job *question = find_question(engine, key);
     struct tca_error error;
     enum tca_status status;
 
     if (question == NULL || question->state == JOB_CLOSING)
         return;
-    status = question_receive(question, ids, count, engine->config->vocab, &error);
+    status = question_job_receive(question, ids, count, engine->config->vocab, &error);
     if (status != TCA_OK)
         end_question(engine, question, QUESTION_FAILED, status, error.text);
 }
 
 void engine_cancel_question(struct engine *engine, uint64_t key)
 {
-    struct question *question = find_question(engine, key);
+    struct question_job *question = find_question(engine, key);
 
     if (question != NULL && question->state != JOB_CLOSING)
         end_question(engine, question, QUESTION_CANCELLED, TCA_ERR_CANCELLED, "");
@@ -401,7 +402,7 @@ void engine_cancel_question(struct engine *engine, uint64_t key)
 static void plan_closes(struct engine *engine)
 {
     for (int i = 0; i < engine->questions; i++) {
-        struct question *question = engine->question[i];
+        struct question_job *question = engine->question[i];
 
         if (question->state == JOB_CLOSING && question->is_on_ranks) {
             if (step_plan_add_close(&engine->plan, question->slot) != TCA_OK)
@@ -416,7 +417,7 @@ static void plan_closes(struct engine *engine)
         }
     }
     for (int i = 0; i < engine->documents; i++) {
-        struct document *document = engine->document[i];
+        struct document_job *document = engine->document[i];
 
         if (document->state != JOB_CLOSING || !document->is_on_ranks)
             continue;
@@ -427,7 +428,7 @@ static void plan_closes(struct engine *engine)
 }
 
 /* A question, after the head that it may have: both in one plan. */
-static bool plan_question_open(struct engine *engine, const struct question *question)
+static bool plan_question_open(struct engine *engine, const struct question_job *question)
 {
     const bool has_head = question->head_tokens > 0;
     const struct step_open head = {.slot = question->head_slot,
@@ -436,7 +437,7 @@ static bool plan_question_open(struct engine *engine, const struct question *que
     struct step_open open = {.slot = question->slot,
                              .base_slot = STEP_SLOT_NONE,
                              .capacity = question->capacity,
-                             .base_tokens = question_base_tokens(question),
+                             .base_tokens = question_job_base_tokens(question),
                              .is_base_leaving = has_head,
                              .reports_selection = question->params.reports_selection};
 
@@ -455,7 +456,7 @@ static bool plan_question_open(struct engine *engine, const struct question *que
 static void plan_opens(struct engine *engine)
 {
     for (int i = 0; i < engine->documents; i++) {
-        const struct document *document = engine->document[i];
+        const struct document_job *document = engine->document[i];
         struct step_open open = {.slot = document->slot,
                                  .base_slot = STEP_SLOT_NONE,
                                  .capacity = document->tokens,
@@ -476,11 +477,11 @@ static int list_sequences(struct engine *engine)
     int count = 0;
 
     for (int i = 0; i < engine->questions; i++) {
-        const struct question *question = engine->question[i];
+        const struct question_job *question = engine->question[i];
 
         if (question->state != JOB_RUNNING)
             continue;
-        engine->sequence[count] = question_sequence(question);
+        engine->sequence[count] = question_job_sequence(question);
         if (engine->sequence[count].pending_tokens == 0)
             continue;
         if (question->params.sampling.logprobs > engine->plan.top_count)
@@ -488,16 +489,16 @@ static int list_sequences(struct engine *engine)
         count++;
     }
     for (int i = 0; i < engine->documents; i++) {
-        const struct document *document = engine->document[i];
+        const struct document_job *document = engine->document[i];
 
         if (document->state != JOB_RUNNING || document->received == document->done)
             continue;
-        engine->sequence[count++] = document_sequence(document, engine->options.chunk_tokens);
+        engine->sequence[count++] = document_job_sequence(document, engine->options.chunk_tokens);
     }
     return count;
 }
 
-static struct question *question_in_slot(struct engine *engine, int32_t slot)
+static struct question_job *question_in_slot(struct engine *engine, int32_t slot)
 {
     for (int i = 0; i < engine->questions; i++)
         if (engine->question[i]->slot == slot || engine->question[i]->head_slot == slot)
@@ -505,7 +506,7 @@ static struct question *question_in_slot(struct engine *engine, int32_t slot)
     return NULL;
 }
 
-static struct document *document_in_slot(struct engine *engine, int32_t slot)
+static struct document_job *document_in_slot(struct engine *engine, int32_t slot)
 {
     for (int i = 0; i < engine->documents; i++)
         if (engine->document[i]->slot == slot)
@@ -517,7 +518,7 @@ static struct document *document_in_slot(struct engine *engine, int32_t slot)
 static void choose_token(void *context, int token, int item, const struct logits_row *row)
 {
     struct engine *engine = context;
-    struct question *question = question_in_slot(engine, engine->plan.item[item].slot);
+    struct question_job *question = question_in_slot(engine, engine->plan.item[item].slot);
 
     (void)token;
     question->sampled =
@@ -532,19 +533,19 @@ static void settle_closes(struct engine *engine)
     int kept = 0;
 
     for (int i = 0; i < engine->questions; i++) {
-        struct question *question = engine->question[i];
+        struct question_job *question = engine->question[i];
 
         if (question->state != JOB_CLOSING || question->is_on_ranks || question->is_head_on_ranks) {
             engine->question[kept++] = question;
             continue;
         }
         free_slots(engine, question);
-        question_destroy(question);
+        question_job_destroy(question);
     }
     engine->questions = kept;
     kept = 0;
     for (int i = 0; i < engine->documents; i++) {
-        struct document *document = engine->document[i];
+        struct document_job *document = engine->document[i];
         struct engine_event event = {.kind = ENGINE_DOCUMENT_CLOSED, .key = document->key};
 
         if (document->state != JOB_CLOSING || document->is_on_ranks) {
@@ -554,13 +555,13 @@ static void settle_closes(struct engine *engine)
         engine->is_slot_taken[document->slot] = false;
         if (document->is_close_wanted)
             engine->event(engine->context, &event);
-        document_destroy(document);
+        document_job_destroy(document);
     }
     engine->documents = kept;
 }
 
 /* failure: NULL when there is memory. The question's slot is opened after its head's. */
-static void settle_question_open(struct engine *engine, struct question *question, int32_t slot,
+static void settle_question_open(struct engine *engine, struct question_job *question, int32_t slot,
                                  const char *failure)
 {
     if (slot == question->head_slot) {
@@ -577,8 +578,8 @@ static void settle_question_open(struct engine *engine, struct question *questio
 static void settle_opens(struct engine *engine, uint64_t failed)
 {
     for (int i = 0; i < engine->plan.opens; i++) {
-        struct question *question = question_in_slot(engine, engine->plan.open[i].slot);
-        struct document *document = document_in_slot(engine, engine->plan.open[i].slot);
+        struct question_job *question = question_in_slot(engine, engine->plan.open[i].slot);
+        struct document_job *document = document_in_slot(engine, engine->plan.open[i].slot);
         bool is_failed = (failed >> i & 1) != 0;
         char message[TCA_ERROR_TEXT_BYTES];
 
@@ -597,7 +598,7 @@ static void settle_opens(struct engine *engine, uint64_t failed)
 }
 
 /* The question's pass is done, or one decode step: report the token, and the end if it is one. */
-static void advance_answer(struct engine *engine, struct question *question, int64_t now_ms)
+static void advance_answer(struct engine *engine, struct question_job *question, int64_t now_ms)
 {
     struct engine_event event = {
         .kind = ENGINE_QUESTION_TOKEN, .key = question->params.key, .token = &question->sampled};
@@ -606,16 +607,16 @@ static void advance_answer(struct engine *engine, struct question *question, int
     if (question->pass_end_ms == 0)
         question->pass_end_ms = now_ms;
     question->last_token_ms = now_ms;
-    if (question_is_end_token(question, question->sampled.chosen.id)) {
+    if (question_job_is_end_token(question, question->sampled.chosen.id)) {
         end_question(engine, question, QUESTION_EOS, TCA_OK, "");
         return;
     }
     engine->event(engine->context, &event);
-    if (question_answer(question, question->sampled.chosen.id))
+    if (question_job_answer(question, question->sampled.chosen.id))
         end_question(engine, question, QUESTION_LENGTH, TCA_OK, "");
 }
 
-static void settle_question(struct engine *engine, struct question *question, int tokens,
+static void settle_question(struct engine *engine, struct question_job *question, int tokens,
                             int64_t start_ms)
 {
     struct engine_event event = {.kind = ENGINE_QUESTION_PROGRESS, .key = question->params.key};
@@ -631,7 +632,7 @@ static void settle_question(struct engine *engine, struct question *question, in
         advance_answer(engine, question, clock_monotonic_ms());
 }
 
-static void report_bins(struct engine *engine, const struct question *question,
+static void report_bins(struct engine *engine, const struct question_job *question,
                         const uint32_t *bins)
 {
     for (int layer = 0; layer < engine->config->layers; layer++)
@@ -649,7 +650,7 @@ static void report_bins(struct engine *engine, const struct question *question,
 
 /* An evicted prompt's rest: what a head keeps on average, its own rows and the answer's. */
 static int64_t kv_tokens_after_eviction(const struct engine *engine,
-                                        const struct question *question)
+                                        const struct question_job *question)
 {
     return model_shard_kv_tokens(
         engine->shard, question->capacity,
@@ -665,14 +666,14 @@ static void settle_selections(struct engine *engine)
 
     for (int i = 0; i < count; i++) {
         const struct selection_report *report = &selected[i].report;
-        struct question *question =
+        struct question_job *question =
             question_in_slot(engine, engine->plan.item[selected[i].item].slot);
         const double heads = (double)report->heads;
         struct engine_event event = {.kind = ENGINE_QUESTION_EVICTED, .key = question->params.key};
 
         question->is_selected = true;
         question->kept_share =
-            (double)report->kept_rows / heads / (double)question_base_tokens(question);
+            (double)report->kept_rows / heads / (double)question_job_base_tokens(question);
         question->kept_mass_mean = report->mass_sum / heads;
         question->kept_mass_min = report->mass_min;
         question->kept_bytes = report->kept_rows * row_bytes;
@@ -686,14 +687,14 @@ static void settle_selections(struct engine *engine)
     }
 }
 
-static void settle_document(struct engine *engine, struct document *document, int tokens)
+static void settle_document(struct engine *engine, struct document_job *document, int tokens)
 {
     struct engine_event event = {.kind = ENGINE_DOCUMENT_PROGRESS, .key = document->key};
 
-    document_advance(document, tokens, engine->steps);
+    document_job_advance(document, tokens, engine->steps);
     event.tokens_done = document->done;
     engine->event(engine->context, &event);
-    if (!document_is_ready(document))
+    if (!document_job_is_ready(document))
         return;
     event.kind = ENGINE_DOCUMENT_READY;
     engine->event(engine->context, &event);
@@ -705,7 +706,7 @@ static void settle_items(struct engine *engine, int64_t start_ms)
 
     for (int i = 0; i < engine->plan.items; i++) {
         const struct step_item *item = &engine->plan.item[i];
-        struct question *question = question_in_slot(engine, item->slot);
+        struct question_job *question = question_in_slot(engine, item->slot);
 
         if (question != NULL)
             question->exchanged_bytes += sent_bytes * item->tokens / engine->plan.tokens;

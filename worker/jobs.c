@@ -23,13 +23,14 @@ static enum tca_status receive(int32_t *to, int64_t *received, int64_t expected,
     return TCA_OK;
 }
 
-enum tca_status document_create(uint64_t key, int64_t tokens, struct document **document_out)
+enum tca_status document_job_create(uint64_t key, int64_t tokens,
+                                    struct document_job **document_out)
 {
-    struct document *document = calloc(1, sizeof(*document));
+    struct document_job *document = calloc(1, sizeof(*document));
 
     if (document == NULL)
         return TCA_ERR_NO_MEMORY;
-    *document = (struct document){.key = key, .slot = STEP_SLOT_NONE, .tokens = tokens};
+    *document = (struct document_job){.key = key, .slot = STEP_SLOT_NONE, .tokens = tokens};
     document->ids = malloc((size_t)tokens * sizeof(*document->ids));
     if (document->ids == NULL) {
         free(document);
@@ -39,7 +40,7 @@ enum tca_status document_create(uint64_t key, int64_t tokens, struct document **
     return TCA_OK;
 }
 
-void document_destroy(struct document *document)
+void document_job_destroy(struct document_job *document)
 {
     if (document == NULL)
         return;
@@ -47,13 +48,13 @@ void document_destroy(struct document *document)
     free(document);
 }
 
-enum tca_status document_receive(struct document *document, const int32_t *ids, int64_t count,
-                                 int vocab, struct tca_error *error)
+enum tca_status document_job_receive(struct document_job *document, const int32_t *ids,
+                                     int64_t count, int vocab, struct tca_error *error)
 {
     return receive(document->ids, &document->received, document->tokens, ids, count, vocab, error);
 }
 
-struct batch_sequence document_sequence(const struct document *document, int chunk_tokens)
+struct batch_sequence document_job_sequence(const struct document_job *document, int chunk_tokens)
 {
     return (struct batch_sequence){
         .kind = BATCH_DOCUMENT,
@@ -66,12 +67,12 @@ struct batch_sequence document_sequence(const struct document *document, int chu
         .last_step = document->last_step};
 }
 
-bool document_is_ready(const struct document *document)
+bool document_job_is_ready(const struct document_job *document)
 {
     return document->state == JOB_RUNNING && document->done == document->tokens;
 }
 
-void document_advance(struct document *document, int64_t tokens, uint64_t step)
+void document_job_advance(struct document_job *document, int64_t tokens, uint64_t step)
 {
     document->done += tokens;
     document->last_step = step;
@@ -87,7 +88,7 @@ static int64_t least(int64_t a, int64_t b)
 }
 
 /* What of it selects, and what of a prompt is its head. */
-static void plan_selection(struct question *question, int chunk_tokens)
+static void plan_selection(struct question_job *question, int chunk_tokens)
 {
     const struct question_params *params = &question->params;
     const int64_t observers = least(params->tokens, least(QUESTION_OBSERVERS_MAX, chunk_tokens));
@@ -96,18 +97,19 @@ static void plan_selection(struct question *question, int chunk_tokens)
         return;
     if (question->document == NULL && params->evicts)
         question->head_tokens = params->tokens - observers;
-    if (question_base_tokens(question) > 0)
+    if (question_job_base_tokens(question) > 0)
         question->observers = observers;
 }
 
-enum tca_status question_create(const struct question_params *params, struct document *document,
-                                const struct question_limits *limits,
-                                struct question **question_out, struct tca_error *error)
+enum tca_status question_job_create(const struct question_params *params,
+                                    struct document_job *document,
+                                    const struct question_limits *limits,
+                                    struct question_job **question_out, struct tca_error *error)
 {
     int64_t before = document == NULL ? 0 : document->tokens;
     int64_t room = limits->max_positions - before;
     int64_t length;
-    struct question *question;
+    struct question_job *question;
 
     TCA_TRY(sampler_params_check(&params->sampling, error));
     if (params->tokens < 1 || params->tokens > room)
@@ -120,13 +122,13 @@ enum tca_status question_create(const struct question_params *params, struct doc
     question = calloc(1, sizeof(*question));
     if (question == NULL)
         return tca_fail(error, TCA_ERR_NO_MEMORY, "no memory for a question");
-    *question = (struct question){.params = *params,
-                                  .slot = STEP_SLOT_NONE,
-                                  .head_slot = STEP_SLOT_NONE,
-                                  .document = document,
-                                  .kept_share = 1.0,
-                                  .kept_mass_mean = 1.0,
-                                  .kept_mass_min = 1.0};
+    *question = (struct question_job){.params = *params,
+                                      .slot = STEP_SLOT_NONE,
+                                      .head_slot = STEP_SLOT_NONE,
+                                      .document = document,
+                                      .kept_share = 1.0,
+                                      .kept_mass_mean = 1.0,
+                                      .kept_mass_min = 1.0};
     plan_selection(question, limits->chunk_tokens);
     length =
         params->max_tokens < room - params->tokens ? params->tokens + params->max_tokens : room;
@@ -142,7 +144,7 @@ enum tca_status question_create(const struct question_params *params, struct doc
     return TCA_OK;
 }
 
-void question_destroy(struct question *question)
+void question_job_destroy(struct question_job *question)
 {
     if (question == NULL)
         return;
@@ -150,20 +152,20 @@ void question_destroy(struct question *question)
     free(question);
 }
 
-enum tca_status question_receive(struct question *question, const int32_t *ids, int64_t count,
-                                 int vocab, struct tca_error *error)
+enum tca_status question_job_receive(struct question_job *question, const int32_t *ids,
+                                     int64_t count, int vocab, struct tca_error *error)
 {
     return receive(question->ids, &question->received, question->params.tokens, ids, count, vocab,
                    error);
 }
 
-int64_t question_base_tokens(const struct question *question)
+int64_t question_job_base_tokens(const struct question_job *question)
 {
     return question->document == NULL ? question->head_tokens : question->document->tokens;
 }
 
 /* The head of an evicting prompt, run like a document. */
-static struct batch_sequence head_sequence(const struct question *question)
+static struct batch_sequence head_sequence(const struct question_job *question)
 {
     const int64_t received = least(question->received, question->head_tokens);
 
@@ -176,7 +178,7 @@ static struct batch_sequence head_sequence(const struct question *question)
                                    .last_step = question->last_step};
 }
 
-struct batch_sequence question_sequence(const struct question *question)
+struct batch_sequence question_job_sequence(const struct question_job *question)
 {
     const struct question_params *params = &question->params;
     const bool is_decode = question->done >= params->tokens;
@@ -184,7 +186,7 @@ struct batch_sequence question_sequence(const struct question *question)
         .kind = is_decode ? BATCH_DECODE : BATCH_QUESTION,
         .slot = question->slot,
         .own_rows = question->done - question->head_tokens,
-        .base_rows = question->is_selected ? 0 : question_base_tokens(question),
+        .base_rows = question->is_selected ? 0 : question_job_base_tokens(question),
         .pending = question->ids + question->done,
         .pending_tokens = question->received + question->answered - question->done,
         .missing_tokens = params->tokens - question->received,
@@ -200,7 +202,7 @@ struct batch_sequence question_sequence(const struct question *question)
     return sequence;
 }
 
-bool question_is_end_token(const struct question *question, int32_t id)
+bool question_job_is_end_token(const struct question_job *question, int32_t id)
 {
     for (int i = 0; i < question->params.end_tokens; i++)
         if (question->params.end_token[i] == id)
@@ -208,7 +210,7 @@ bool question_is_end_token(const struct question *question, int32_t id)
     return false;
 }
 
-bool question_answer(struct question *question, int32_t id)
+bool question_job_answer(struct question_job *question, int32_t id)
 {
     const int64_t room = question->head_tokens + question->capacity;
     int64_t length = question->params.tokens + question->answered;

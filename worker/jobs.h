@@ -21,7 +21,7 @@ enum {
 
 enum job_state { JOB_OPENING, JOB_RUNNING, JOB_CLOSING };
 
-struct document {
+struct document_job {
     uint64_t key;
     enum job_state state;
     bool is_on_ranks; /* the ranks have its slot open */
@@ -50,11 +50,11 @@ struct question_params {
 
 enum question_end { QUESTION_EOS, QUESTION_LENGTH, QUESTION_CANCELLED, QUESTION_FAILED };
 
-struct question {
+struct question_job {
     struct question_params params;
     enum job_state state;
-    bool is_on_ranks;          /* the ranks have its slot open */
-    struct document *document; /* borrowed, NULL for a bare prompt */
+    bool is_on_ranks;              /* the ranks have its slot open */
+    struct document_job *document; /* borrowed, NULL for a bare prompt */
     int32_t slot;
     int64_t capacity; /* rows of its slot: its own tokens' and the answer's, without the head's */
     /* An evicting prompt runs as a question over its own head: all but its last tokens, in a slot that
@@ -79,15 +79,16 @@ struct question {
 };
 
 /* TCA_ERR_NO_MEMORY. */
-enum tca_status document_create(uint64_t key, int64_t tokens, struct document **document_out);
-void document_destroy(struct document *document);
+enum tca_status document_job_create(uint64_t key, int64_t tokens,
+                                    struct document_job **document_out);
+void document_job_destroy(struct document_job *document);
 
 /* Take tokens that have arrived. TCA_ERR_RANGE: more than announced, or an id outside `vocab`. */
-enum tca_status document_receive(struct document *document, const int32_t *ids, int64_t count,
-                                 int vocab, struct tca_error *error);
-struct batch_sequence document_sequence(const struct document *document, int chunk_tokens);
-bool document_is_ready(const struct document *document);
-void document_advance(struct document *document, int64_t tokens, uint64_t step);
+enum tca_status document_job_receive(struct document_job *document, const int32_t *ids,
+                                     int64_t count, int vocab, struct tca_error *error);
+struct batch_sequence document_job_sequence(const struct document_job *document, int chunk_tokens);
+bool document_job_is_ready(const struct document_job *document);
+void document_job_advance(struct document_job *document, int64_t tokens, uint64_t step);
 
 struct question_limits {
     int64_t max_positions; /* of document, question and answer together */
@@ -96,17 +97,18 @@ struct question_limits {
 
 /* TCA_ERR_RANGE: the question alone does not fit; TCA_ERR_INVALID: a bad parameter;
  * TCA_ERR_NO_MEMORY. Borrows `document`. */
-enum tca_status question_create(const struct question_params *params, struct document *document,
-                                const struct question_limits *limits,
-                                struct question **question_out, struct tca_error *error);
-void question_destroy(struct question *question);
-enum tca_status question_receive(struct question *question, const int32_t *ids, int64_t count,
-                                 int vocab, struct tca_error *error);
-struct batch_sequence question_sequence(const struct question *question);
+enum tca_status question_job_create(const struct question_params *params,
+                                    struct document_job *document,
+                                    const struct question_limits *limits,
+                                    struct question_job **question_out, struct tca_error *error);
+void question_job_destroy(struct question_job *question);
+enum tca_status question_job_receive(struct question_job *question, const int32_t *ids,
+                                     int64_t count, int vocab, struct tca_error *error);
+struct batch_sequence question_job_sequence(const struct question_job *question);
 /* Tokens before its own rows: the document's or the head's. */
-int64_t question_base_tokens(const struct question *question);
-bool question_is_end_token(const struct question *question, int32_t id);
+int64_t question_job_base_tokens(const struct question_job *question);
+bool question_job_is_end_token(const struct question_job *question, int32_t id);
 /* Append a token of the answer; true when the answer is as long as it may get. */
-bool question_answer(struct question *question, int32_t id);
+bool question_job_answer(struct question_job *question, int32_t id);
 
 #endif

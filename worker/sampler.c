@@ -125,7 +125,7 @@ static double log_sum_exp(const float *values, int count)
 }
 
 /* The `count` best of a whole row, by insertion: count is small. */
-static int best_of_row(const float *values, int vocab, int count, struct token_chance *best_out,
+static int best_of_row(const float *values, int vocab, int count, struct sampled_chance *best_out,
                        double lse)
 {
     struct candidate best[SAMPLER_TOP_MAX];
@@ -144,8 +144,8 @@ static int best_of_row(const float *values, int vocab, int count, struct token_c
         best[place] = next;
     }
     for (int i = 0; i < found; i++)
-        best_out[i] = (struct token_chance){.id = best[i].id,
-                                            .logprob = (float)((double)best[i].value - lse)};
+        best_out[i] = (struct sampled_chance){.id = best[i].id,
+                                              .logprob = (float)((double)best[i].value - lse)};
     return found;
 }
 
@@ -266,7 +266,7 @@ static struct sampled_token choose_from_top(const struct sampler_params *params,
 
     for (int i = 0; i < params->logprobs && i < row->top; i++)
         token.best[token.top++] =
-            (struct token_chance){.id = row->top_id[i], .logprob = row->top_value[i] - row->lse};
+            (struct sampled_chance){.id = row->top_id[i], .logprob = row->top_value[i] - row->lse};
     return token;
 }
 

@@ -33,15 +33,15 @@ struct sampler_random {
     uint64_t state[4];
 };
 
-struct token_chance {
+struct sampled_chance {
     int32_t id;
     float logprob;
 };
 
 struct sampled_token {
-    struct token_chance chosen;
+    struct sampled_chance chosen;
     int top;
-    struct token_chance best[SAMPLER_TOP_MAX];
+    struct sampled_chance best[SAMPLER_TOP_MAX];
 };
 
 struct sampler;
