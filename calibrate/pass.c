@@ -2,7 +2,7 @@
 
 #include "base/log.h"
 #include "calibrate/measure.h"
-#include "calibrate/progress.h"
+#include "calibrate/pass_progress.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -22,7 +22,7 @@ struct leader {
     int next; /* sample */
     struct costs costs;
     double done, total; /* multiplications */
-    struct progress progress;
+    struct pass_progress progress;
     char what[64];
 };
 
@@ -120,7 +120,7 @@ static enum tca_status run_rows(struct leader *leader, const struct step_item *i
         leader->done += sample_cost(&leader->costs, sample);
         leader->next++;
     }
-    progress_show(&leader->progress, leader->what, leader->done / leader->total);
+    pass_progress_show(&leader->progress, leader->what, leader->done / leader->total);
     return TCA_OK;
 }
 
@@ -178,10 +178,10 @@ enum tca_status pass_run(const struct pass *pass, const struct group_run *run)
 
     leader.total = total_cost(&leader);
     TCA_TRY(step_plan_init(&leader.plan, &limits));
-    progress_start(&leader.progress);
+    pass_progress_start(&leader.progress);
     for (int i = 0; i < pass->documents->count && status == TCA_OK; i++)
         status = run_document(&leader, i);
-    progress_clear(&leader.progress);
+    pass_progress_clear(&leader.progress);
     step_plan_deinit(&leader.plan);
     return status;
 }
