@@ -30,13 +30,12 @@ struct options {
     int64_t greedy_tokens;
 };
 
-static const char *const devices[] = {"cpu", "auto", "cuda", NULL}; /* enum device_wish */
-
 static const struct setting rows[] = {
     {SETTING_FIELD(struct options, model), .name = "model", .metavar = "DIR",
      .help = "Hugging Face folder of the model"},
-    {SETTING_FIELD(struct options, device), .name = "device", .initial = "auto", .choices = devices,
-     .metavar = "NAME", .help = "cpu, cuda, or auto: cuda where there is one"},
+    {SETTING_FIELD(struct options, device), .name = "device", .initial = "auto",
+     .choices = device_wish_names, .metavar = "NAME",
+     .help = "cpu, cuda, or auto: cuda where there is one"},
     {SETTING_FIELD(struct options, local_ranks), .name = "local-ranks", .metavar = "N",
      .help = "ranks as threads of this process; 0: every process of mpirun is one rank",
      .max = 256},

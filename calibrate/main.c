@@ -24,8 +24,6 @@ struct options {
     int64_t kv_memory;
 };
 
-static const char *const devices[] = {"cpu", "auto", "cuda", NULL}; /* enum device_wish */
-
 static const struct setting rows[] = {
     {SETTING_FIELD(struct options, model), .name = "model", .metavar = "DIR",
      .help = "Hugging Face folder of the model"},
@@ -48,8 +46,9 @@ static const struct setting rows[] = {
      .real_min = 0.01, .real_max = 1.0},
     {SETTING_FIELD(struct options, seed), .name = "seed", .initial = "1", .metavar = "N",
      .help = "of places, judged tokens and facts", .max = INT64_MAX},
-    {SETTING_FIELD(struct options, device), .name = "device", .initial = "auto", .choices = devices,
-     .metavar = "NAME", .help = "cpu, cuda, or auto: cuda where there is one"},
+    {SETTING_FIELD(struct options, device), .name = "device", .initial = "auto",
+     .choices = device_wish_names, .metavar = "NAME",
+     .help = "cpu, cuda, or auto: cuda where there is one"},
     {SETTING_FIELD(struct options, local_ranks), .name = "local-ranks", .initial = "0",
      .metavar = "N",
      .help = "ranks as threads of this process; 0: every process of mpirun is one rank",

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+const char *const device_wish_names[] = {"cpu", "auto", "cuda", NULL};
+
 enum tca_status rank_hosts_init(struct rank_hosts *hosts, struct comm_group *control,
                                 int timeout_ms)
 {

@@ -12,6 +12,7 @@
 enum { HOST_NAME_BYTES = 65 };
 
 enum device_wish { DEVICE_CPU, DEVICE_AUTO, DEVICE_CUDA };
+extern const char *const device_wish_names[]; /* "cpu", ..; NULL-terminated: a setting's choices */
 
 /* The machine of every rank. */
 struct rank_hosts {
