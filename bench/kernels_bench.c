@@ -1,28 +1,55 @@
-/* tca-bench-kernels: how close the CPU kernels come to what the processor can do.
- * Usage: tca-bench-kernels [--threads N] [--sparse] [--device cpu|cuda] [--json]
- *                          [--prefill TOKENS:KEEP[,..]] [--chunk POSITION:KEEP[,..]]
- *                          [--warm-up-s SECONDS]
+/* tca-bench-kernels: how close the kernels come to what their device can do.
  *
- * --sparse: instead of the single operations, the attention of one prefill chunk, sparse against
- * dense, at growing positions, in milliseconds by part. --device cuda: that, and decode steps over
- * core caches, on a GPU. --prefill, --chunk: only one layer's attention over whole documents (keep 1:
- * dense) and that of single chunks, after a warm-up.
- *
- * Every figure stands beside the bf16 peak measured in the same second on the same threads: a
- * busy machine lowers both. */
+ * On CPUs the single operations, each figure beside the bf16 peak measured in the same second on the
+ * same threads: a busy machine lowers both. With --sparse, and on GPUs, which time decode steps over
+ * core caches too: the attention of one prefill chunk, sparse against dense, at growing positions, in
+ * milliseconds by part. With --prefill and --chunk that of one layer over whole documents and of
+ * single chunks. */
 #include "base/clock.h"
+#include "base/settings.h"
+#include "bench/bench_memory.h"
 #include "bench/bench_sparse.h"
 #include "bench/bf16_peak.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/thread_pool.h"
 
-#include <getopt.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { THREADS_MOST = 256, REPEATS = 7, POINTS_MOST = 16 };
+
+enum bench_device { BENCH_CPU, BENCH_CUDA };
+
+struct options {
+    int64_t threads;
+    bool sparse;
+    int device;
+    bool json;
+    char *prefill, *chunk;
+    double warm_up_s;
+};
+
+static const char *const devices[] = {"cpu", "cuda", NULL}; /* enum bench_device */
+
+static const struct setting rows[] = {
+    {SETTING_FIELD(struct options, threads), .name = "threads", .metavar = "N",
+     .help = "threads of the CPU; 0: one, then two", .max = THREADS_MOST},
+    {SETTING_FIELD(struct options, sparse), .name = "sparse",
+     .help = "a prefill chunk's attention at growing positions instead of single operations"},
+    {SETTING_FIELD(struct options, device), .name = "device", .initial = "cpu", .choices = devices,
+     .metavar = "NAME", .help = "what computes"},
+    {SETTING_FIELD(struct options, json), .name = "json", .help = "print JSON objects, one a line"},
+    {SETTING_FIELD(struct options, prefill), .name = "prefill", .metavar = "TOKENS:KEEP[,..]",
+     .help = "only one layer's attention over whole documents; KEEP 1: dense"},
+    {SETTING_FIELD(struct options, chunk), .name = "chunk", .metavar = "POSITION:KEEP[,..]",
+     .help = "only the attention of single chunks"},
+    {SETTING_FIELD(struct options, warm_up_s), .name = "warm-up-s", .metavar = "SECONDS",
+     .help = "repeat the first of --prefill so long before it counts", .real_max = 3600},
+};
+
+static const struct settings_table table = {
+    .program = "tca-bench-kernels", .rows = rows, .count = sizeof(rows) / sizeof(*rows)};
 
 /* "131072:0.1,131072:0.03" */
 struct points {
@@ -34,12 +61,9 @@ struct points {
 struct bench {
     const struct kernel_backend *cpu;
     struct kernel_queue *queue;
-    struct thread_pool *pool;
+    struct thread_pool *pool; /* for the peak */
     int threads;
     bool is_json;
-    bool is_sparse;
-    struct points prefills, chunks;
-    double warm_up_s; /* of prefills and chunks */
 };
 
 /* Times one call of an operation; flops and bytes are what one call does. */
@@ -50,18 +74,6 @@ struct bench_case {
     double flops;
     double bytes;
 };
-
-static void die(const char *what)
-{
-    fprintf(stderr, "tca-bench-kernels: %s\n", what);
-    exit(1);
-}
-
-static void check(enum tca_status status)
-{
-    if (status != TCA_OK)
-        die(tca_status_text(status));
-}
 
 static void peak_of_thread(void *context, int part, int thread)
 {
@@ -92,13 +104,13 @@ static double median_seconds(struct bench *bench, const struct bench_case *c)
 {
     double seconds[REPEATS];
     int64_t start = clock_monotonic_ns();
-    check(c->run(bench, c->context));
+    bench_check(c->run(bench, c->context));
     double once = (double)(clock_monotonic_ns() - start) * 1e-9;
     int calls = once < 0.02 ? (int)(0.02 / (once + 1e-7)) + 1 : 1;
     for (int i = 0; i < REPEATS; i++) {
         start = clock_monotonic_ns();
         for (int call = 0; call < calls; call++)
-            check(c->run(bench, c->context));
+            bench_check(c->run(bench, c->context));
         seconds[i] = (double)(clock_monotonic_ns() - start) * 1e-9 / calls;
     }
     qsort(seconds, REPEATS, sizeof(seconds[0]), compare_doubles);
@@ -123,20 +135,6 @@ static void report(struct bench *bench, const struct bench_case *c)
     fflush(stdout);
 }
 
-/* Small numbers in both signs, so that no path meets only zeros. */
-static void *new_bf16s(struct bench *bench, size_t count)
-{
-    void *array;
-    check(bench->cpu->alloc(0, count * sizeof(uint16_t), &array));
-    uint16_t *values = array;
-    uint32_t state = 1;
-    for (size_t i = 0; i < count; i++) {
-        state = state * 1664525u + 1013904223u;
-        values[i] = (uint16_t)(0x3c00u | ((state >> 16) & 0x81ffu));
-    }
-    return array;
-}
-
 struct attention_context {
     struct attention_shape shape;
     struct attention_item item;
@@ -156,14 +154,17 @@ static void bench_attention(struct bench *bench, int q_heads, int kv_heads, int 
 {
     size_t q_count = (size_t)queries * (size_t)q_heads * (size_t)head_dim;
     size_t kv_count = (size_t)keys * (size_t)kv_heads * (size_t)head_dim;
+    struct bench_memory memory;
+    bench_memory_init(&memory, bench->cpu, bench->queue);
     struct attention_context c = {
         .shape = {q_heads, kv_heads, head_dim, 1.0f / sqrtf((float)head_dim)},
-        .q = new_bf16s(bench, q_count),
-        .out = new_bf16s(bench, q_count)};
-    uint16_t *k = new_bf16s(bench, kv_count);
-    uint16_t *v = new_bf16s(bench, kv_count);
-    struct attention_segment segment = {
-        .k = k, .v = v, .head_stride = (int64_t)keys * head_dim, .rows = keys, .causal = true};
+        .q = bench_new_bf16s(&memory, q_count),
+        .out = bench_new_bf16s(&memory, q_count)};
+    struct attention_segment segment = {.k = bench_new_bf16s(&memory, kv_count),
+                                        .v = bench_new_bf16s(&memory, kv_count),
+                                        .head_stride = (int64_t)keys * head_dim,
+                                        .rows = keys,
+                                        .causal = true};
     c.item = (struct attention_item){.queries = queries, .segments = 1, .segment = {segment}};
     double scores = (double)queries * (keys - 0.5 * (queries - 1)) * q_heads;
     struct bench_case test = {.run = run_attention,
@@ -173,10 +174,7 @@ static void bench_attention(struct bench *bench, int q_heads, int kv_heads, int 
     snprintf(test.name, sizeof(test.name), "attention %d/%d heads of %d, %d of %d", q_heads,
              kv_heads, head_dim, queries, keys);
     report(bench, &test);
-    bench->cpu->free(0, c.q, q_count * 2);
-    bench->cpu->free(0, c.out, q_count * 2);
-    bench->cpu->free(0, k, kv_count * 2);
-    bench->cpu->free(0, v, kv_count * 2);
+    bench_memory_deinit(&memory);
 }
 
 struct linear_context {
@@ -194,164 +192,139 @@ static enum tca_status run_linear(struct bench *bench, void *context)
 
 static void bench_linear(struct bench *bench, int out, int in)
 {
-    static const int rows[] = {1, 4, 16, 128, 1024};
-    size_t most = 1024;
-    struct linear_context c = {.x = new_bf16s(bench, most * (size_t)in)};
-    size_t out_bytes = most * (size_t)out * sizeof(float);
-    check(bench->cpu->alloc(0, out_bytes, &c.out));
-    uint16_t *host = new_bf16s(bench, (size_t)out * (size_t)in);
-    check(bench->cpu->weight_create(bench->queue, host, out, in, false, &c.weight));
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        c.rows = rows[i];
+    static const int rows_of_x[] = {1, 4, 16, 128, 1024};
+    const size_t most = 1024;
+    struct bench_memory memory;
+    bench_memory_init(&memory, bench->cpu, bench->queue);
+    struct linear_context c = {.x = bench_new_bf16s(&memory, most * (size_t)in),
+                               .out = bench_new(&memory, most * (size_t)out * sizeof(float))};
+    const uint16_t *host = bench_new_bf16s(&memory, (size_t)out * (size_t)in);
+    bench_check(bench->cpu->weight_create(bench->queue, host, out, in, false, &c.weight));
+    for (size_t i = 0; i < sizeof(rows_of_x) / sizeof(rows_of_x[0]); i++) {
+        c.rows = rows_of_x[i];
         struct bench_case test = {.run = run_linear,
                                   .context = &c,
-                                  .flops = 2.0 * rows[i] * out * in,
+                                  .flops = 2.0 * c.rows * out * in,
                                   .bytes = 2.0 * out * in};
-        snprintf(test.name, sizeof(test.name), "linear %d x %d, %d rows", out, in, rows[i]);
+        snprintf(test.name, sizeof(test.name), "linear %d x %d, %d rows", out, in, c.rows);
         report(bench, &test);
     }
     bench->cpu->weight_destroy(bench->queue, c.weight);
-    bench->cpu->free(0, host, (size_t)out * (size_t)in * 2);
-    bench->cpu->free(0, c.out, out_bytes);
-    bench->cpu->free(0, c.x, most * (size_t)in * 2);
+    bench_memory_deinit(&memory);
 }
 
-static struct points parse_points(const char *text)
+static void bench_operations(const struct sparse_bench *on)
 {
-    struct points points = {.count = 0};
-    long long tokens;
-    double keep;
-    int length = 0;
+    struct bench bench = {
+        .cpu = on->backend, .queue = on->queue, .threads = on->threads, .is_json = on->is_json};
 
-    for (const char *next = text;; next += length + 1) {
-        if (points.count == POINTS_MOST ||
-            sscanf(next, "%lld:%lf%n", &tokens, &keep, &length) < 2 || tokens < 1 ||
-            tokens > INT32_MAX || !(keep > 0 && keep <= 1) ||
-            (next[length] != ',' && next[length] != '\0'))
-            die("--prefill and --chunk take up to 16 of TOKENS:KEEP with a comma between them, "
-                "KEEP "
-                "above 0 and at most 1");
-        points.tokens[points.count] = tokens;
-        points.keep[points.count++] = keep;
-        if (next[length] == '\0')
-            return points;
-    }
+    bench_check(thread_pool_create(bench.threads, &bench.pool));
+    bench_attention(&bench, 8, 4, 64, 8192, 8192);
+    bench_attention(&bench, 9, 3, 64, 8192, 8192);
+    bench_attention(&bench, 9, 3, 64, 1024, 2048);
+    bench_attention(&bench, 8, 2, 128, 4096, 4096);
+    bench_attention(&bench, 9, 3, 64, 1, 2048);
+    bench_attention(&bench, 8, 4, 64, 1, 131072);
+    bench_linear(&bench, 960, 576);   /* SmolLM2-135M: q, k, v */
+    bench_linear(&bench, 576, 576);   /* attention output */
+    bench_linear(&bench, 3072, 576);  /* gate, up */
+    bench_linear(&bench, 576, 1536);  /* down */
+    bench_linear(&bench, 49152, 576); /* logits: larger than the caches */
+    bench_linear(&bench, 1792, 320);  /* needle-9m: gate, up */
+    thread_pool_destroy(bench.pool);
 }
 
-/* False: none are asked for. */
-static bool bench_points(const struct bench *bench, const struct sparse_bench *sparse)
+/* The points of --`name`, none where `text` is NULL. False, and said why: not a list of them, or
+ * tokens that are fewer than `least` or no multiple of `step`. */
+static bool read_points(const char *name, const char *text, int least, int step,
+                        struct points *points_out)
 {
-    const int chunk = bench_chunk_tokens(sparse);
-    double warm_up_s = bench->warm_up_s;
+    const char *next = text;
+    int length;
 
-    for (int i = 0; i < bench->prefills.count; i++) {
-        int64_t tokens = bench->prefills.tokens[i];
+    *points_out = (struct points){.count = 0};
+    while (next != NULL) {
+        long long tokens;
+        double keep;
 
-        if (tokens % chunk != 0 || tokens < 2 * chunk)
-            die("--prefill takes a multiple of the chunk (8192 tokens, on CPUs 1024), at least "
-                "two");
-        bench_prefill(sparse, tokens, bench->prefills.keep[i], warm_up_s);
-        warm_up_s = 0;
+        if (points_out->count == POINTS_MOST ||
+            sscanf(next, "%lld:%lf%n", &tokens, &keep, &length) < 2 || tokens < least ||
+            tokens > INT32_MAX || tokens % step != 0 || !(keep > 0 && keep <= 1) ||
+            (next[length] != ',' && next[length] != '\0')) {
+            fprintf(stderr,
+                    "tca-bench-kernels: --%s: value \"%s\", allowed: 1 to %d of N:KEEP with commas "
+                    "between them, N a multiple of %d from %d to %d, KEEP above 0 and at most 1\n",
+                    name, text, POINTS_MOST, step, least, INT32_MAX);
+            return false;
+        }
+        points_out->tokens[points_out->count] = tokens;
+        points_out->keep[points_out->count++] = keep;
+        next = next[length] == ',' ? next + length + 1 : NULL;
     }
-    for (int i = 0; i < bench->chunks.count; i++)
-        bench_chunk(sparse, bench->chunks.tokens[i], bench->chunks.keep[i]);
-    return bench->prefills.count + bench->chunks.count > 0;
+    return true;
 }
 
-static void bench_all(struct bench *bench)
+static void bench_points(const struct sparse_bench *on, const struct points *prefills,
+                         const struct points *chunks, double warm_up_s)
 {
-    struct sparse_bench sparse = {
-        .backend = bench->cpu, .threads = bench->threads, .is_json = bench->is_json};
-
-    check(bench->cpu->queue_create(0, bench->threads, &bench->queue));
-    sparse.queue = bench->queue;
-    if (bench_points(bench, &sparse) || bench->is_sparse) {
-        if (bench->is_sparse)
-            bench_sparse(&sparse);
-        bench->cpu->queue_destroy(bench->queue);
-        return;
-    }
-    check(thread_pool_create(bench->threads, &bench->pool));
-    bench_attention(bench, 8, 4, 64, 8192, 8192);
-    bench_attention(bench, 9, 3, 64, 8192, 8192);
-    bench_attention(bench, 9, 3, 64, 1024, 2048);
-    bench_attention(bench, 8, 2, 128, 4096, 4096);
-    bench_attention(bench, 9, 3, 64, 1, 2048);
-    bench_attention(bench, 8, 4, 64, 1, 131072);
-    bench_linear(bench, 960, 576);   /* SmolLM2-135M: q, k, v */
-    bench_linear(bench, 576, 576);   /* attention output */
-    bench_linear(bench, 3072, 576);  /* gate, up */
-    bench_linear(bench, 576, 1536);  /* down */
-    bench_linear(bench, 49152, 576); /* logits: larger than the caches */
-    bench_linear(bench, 1792, 320);  /* needle-9m: gate, up */
-    thread_pool_destroy(bench->pool);
-    bench->cpu->queue_destroy(bench->queue);
+    for (int i = 0; i < prefills->count; i++)
+        bench_prefill(on, prefills->tokens[i], prefills->keep[i], i == 0 ? warm_up_s : 0);
+    for (int i = 0; i < chunks->count; i++)
+        bench_chunk(on, chunks->tokens[i], chunks->keep[i]);
 }
 
-static void bench_cuda(const struct bench *bench)
+static int bench_all(const struct options *options)
 {
-    struct sparse_bench sparse = {
-        .backend = kernel_backend_cuda(0, NULL), .is_async = true, .is_json = bench->is_json};
+    const bool is_cuda = options->device == BENCH_CUDA;
+    const int only = is_cuda ? 1 : (int)options->threads; /* 0: one, then two */
+    struct tca_error why;
+    struct sparse_bench on = {.backend = is_cuda ? kernel_backend_cuda(0, &why)
+                                                 : kernel_backend_cpu(),
+                              .is_async = is_cuda,
+                              .is_json = options->json};
+    const int chunk = bench_chunk_tokens(&on);
+    struct points prefills, chunks;
 
-    if (sparse.backend == NULL)
-        die("this build, or this machine, has no usable CUDA device");
-    check(sparse.backend->queue_create(0, 1, &sparse.queue));
-    if (!bench_points(bench, &sparse)) {
-        bench_decode(&sparse);
-        bench_sparse(&sparse);
+    if (!read_points("prefill", options->prefill, 2 * chunk, chunk, &prefills) ||
+        !read_points("chunk", options->chunk, 1, 1, &chunks))
+        return 2;
+    if (on.backend == NULL) {
+        fprintf(stderr, "tca-bench-kernels: --device cuda: %s\n", why.text);
+        return EXIT_FAILURE;
     }
-    sparse.backend->queue_destroy(sparse.queue);
+    for (int threads = only == 0 ? 1 : only; threads <= (only == 0 ? 2 : only); threads++) {
+        on.threads = is_cuda ? 0 : threads;
+        bench_check(on.backend->queue_create(0, threads, &on.queue));
+        if (prefills.count + chunks.count > 0) {
+            bench_points(&on, &prefills, &chunks, options->warm_up_s);
+        } else if (is_cuda) {
+            bench_decode(&on);
+            bench_sparse(&on);
+        } else if (options->sparse) {
+            bench_sparse(&on);
+        } else {
+            bench_operations(&on);
+        }
+        on.backend->queue_destroy(on.queue);
+    }
+    return EXIT_SUCCESS;
 }
 
 int main(int argc, char **argv)
 {
-    static const char usage[] =
-        "usage: tca-bench-kernels [--threads N] [--sparse] [--device cpu|cuda] [--json] "
-        "[--prefill TOKENS:KEEP[,..]] [--chunk POSITION:KEEP[,..]] [--warm-up-s SECONDS]";
-    static const struct option options[] = {{"threads", required_argument, NULL, 't'},
-                                            {"json", no_argument, NULL, 'j'},
-                                            {"sparse", no_argument, NULL, 's'},
-                                            {"device", required_argument, NULL, 'd'},
-                                            {"prefill", required_argument, NULL, 'p'},
-                                            {"chunk", required_argument, NULL, 'c'},
-                                            {"warm-up-s", required_argument, NULL, 'w'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {NULL, 0, NULL, 0}};
-    struct bench bench = {.cpu = kernel_backend_cpu(), .threads = 0};
-    const char *device = "cpu";
-    for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-        if (option == 't')
-            bench.threads = atoi(optarg);
-        else if (option == 'j')
-            bench.is_json = true;
-        else if (option == 's')
-            bench.is_sparse = true;
-        else if (option == 'd')
-            device = optarg;
-        else if (option == 'p')
-            bench.prefills = parse_points(optarg);
-        else if (option == 'c')
-            bench.chunks = parse_points(optarg);
-        else if (option == 'w')
-            bench.warm_up_s = atof(optarg);
-        else if (option == 'h')
-            return puts(usage) == EOF;
-        else
-            die(usage);
+    struct settings_arguments arguments;
+    struct options options;
+    struct tca_error error;
+    int code = EXIT_SUCCESS;
+
+    if (settings_load(&table, argc, argv, &options, &arguments, &error) != TCA_OK) {
+        fprintf(stderr, "tca-bench-kernels: %s\n", error.text);
+        return 2;
     }
-    if (strcmp(device, "cuda") == 0) {
-        bench_cuda(&bench);
-        return 0;
-    }
-    if (strcmp(device, "cpu") != 0)
-        die("--device must be cpu or cuda");
-    if (bench.threads < 0 || bench.threads > THREADS_MOST)
-        die("--threads must be 1 to 256, or 0 for both 1 and 2");
-    if (bench.threads > 0) {
-        bench_all(&bench);
-        return 0;
-    }
-    for (bench.threads = 1; bench.threads <= 2; bench.threads++)
-        bench_all(&bench);
-    return 0;
+    if (arguments.help != SETTINGS_HELP_NONE)
+        settings_print_help(&table, arguments.help, stdout);
+    else
+        code = bench_all(&options);
+    settings_free(&table, &options, &arguments);
+    return code;
 }
