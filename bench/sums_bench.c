@@ -1,7 +1,8 @@
 /* tca-bench-sums: how long a sum of bf16 over the GPUs of this host takes, one behind the other on a
- * queue, by comm/nccl as it is and by NCCL alone. Usage: mpirun -np GPUS tca-bench-sums */
+ * queue, by comm/nccl as it is and by NCCL alone. mpirun starts it, a process for each GPU. */
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/settings.h"
 #include "comm/mpi/comm_mpi.h"
 #include "comm/nccl/comm_nccl.h"
 
@@ -9,6 +10,8 @@
 #include <stdlib.h>
 
 enum { TIMEOUT_MS = 30000, BYTES_MOST = 32 << 20, WARM_UP = 200, SUMS = 2000 };
+
+static const struct settings_table table = {.program = "mpirun -np GPUS tca-bench-sums"};
 
 struct sums {
     const struct kernel_backend *backend;
@@ -86,12 +89,11 @@ static enum tca_status run(struct sums *sums)
     return status;
 }
 
-int main(void)
+static int bench_all(void)
 {
     struct sums sums = {.backend = kernel_backend_cuda(0, NULL)};
     enum tca_status status = TCA_ERR_DEVICE;
 
-    log_init("tca-bench-sums", LOG_LEVEL_INFO);
     if (comm_mpi_create(kernel_backend_cpu(), TIMEOUT_MS, &sums.control) != TCA_OK)
         return EXIT_FAILURE;
     if (sums.backend == NULL)
@@ -102,4 +104,23 @@ int main(void)
         sums.control->ops->abort(sums.control);
     sums.control->ops->destroy(sums.control);
     return status == TCA_OK ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+int main(int argc, char **argv)
+{
+    struct settings_arguments arguments;
+    struct tca_error error;
+    int code = EXIT_SUCCESS;
+
+    log_init("tca-bench-sums", LOG_LEVEL_INFO);
+    if (settings_load(&table, argc, argv, NULL, &arguments, &error) != TCA_OK) {
+        fprintf(stderr, "tca-bench-sums: %s\n", error.text);
+        return 2;
+    }
+    if (arguments.help != SETTINGS_HELP_NONE)
+        settings_print_help(&table, arguments.help, stdout);
+    else
+        code = bench_all();
+    settings_free(&table, NULL, &arguments);
+    return code;
 }

@@ -1,7 +1,8 @@
-/* tca-bench-tokenizer FOLDER FILE [ROUNDS]: how fast the tokenizer of a model encodes a text, one
- * thread. Prints one JSON line: bytes, tokens, and the processor seconds of the fastest and the
- * median of ROUNDS (default 5) calls after one to warm up. */
+/* tca-bench-tokenizer: how fast the tokenizer of a model encodes a text, one thread. Prints one JSON
+ * line: bytes, tokens, and the processor seconds of the fastest and the median of some calls after
+ * one to warm up. */
 #include "base/bytes.h"
+#include "base/settings.h"
 #include "model/tokenizer.h"
 
 #include <stdio.h>
@@ -9,6 +10,20 @@
 #include <time.h>
 
 enum { ROUNDS_MAX = 100 };
+
+struct options {
+    int64_t rounds;
+};
+
+static const struct setting rows[] = {
+    {SETTING_FIELD(struct options, rounds), .name = "rounds", .initial = "5", .metavar = "N",
+     .help = "calls that count", .min = 1, .max = ROUNDS_MAX},
+};
+
+static const struct settings_table table = {.program = "tca-bench-tokenizer",
+                                            .synopsis = "MODEL_FOLDER TEXT_FILE",
+                                            .rows = rows,
+                                            .count = sizeof(rows) / sizeof(*rows)};
 
 static bool read_text(const char *path, struct bytes *text_out)
 {
@@ -64,26 +79,44 @@ static enum tca_status measure(const struct tokenizer *tokenizer, const struct b
     return TCA_OK;
 }
 
-int main(int argc, char **argv)
+static int run(const char *folder, const char *path, int rounds)
 {
-    const int rounds = argc == 4 ? atoi(argv[3]) : 5;
     struct tokenizer *tokenizer = NULL;
     struct bytes text = {0};
     struct tca_error error = {0};
     enum tca_status status;
 
-    if (argc < 3 || argc > 4 || rounds < 1 || rounds > ROUNDS_MAX) {
-        fprintf(stderr, "usage: tca-bench-tokenizer FOLDER FILE [ROUNDS, 1 to %d]\n", ROUNDS_MAX);
-        return 2;
-    }
-    if (tokenizer_open(argv[1], &tokenizer, &error) != TCA_OK) {
+    if (tokenizer_open(folder, &tokenizer, &error) != TCA_OK) {
         fprintf(stderr, "tca-bench-tokenizer: %s\n", error.text);
-        return 1;
+        return EXIT_FAILURE;
     }
-    status = read_text(argv[2], &text) ? measure(tokenizer, &text, rounds) : TCA_ERR_IO;
+    status = read_text(path, &text) ? measure(tokenizer, &text, rounds) : TCA_ERR_IO;
     if (status != TCA_OK)
-        fprintf(stderr, "tca-bench-tokenizer: %s: %s\n", argv[2], tca_status_text(status));
+        fprintf(stderr, "tca-bench-tokenizer: %s: %s\n", path, tca_status_text(status));
     bytes_free(&text);
     tokenizer_close(tokenizer);
-    return status == TCA_OK ? 0 : 1;
+    return status == TCA_OK ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+int main(int argc, char **argv)
+{
+    struct settings_arguments arguments;
+    struct options options;
+    struct tca_error error;
+    int code = EXIT_SUCCESS;
+
+    if (settings_load(&table, argc, argv, &options, &arguments, &error) != TCA_OK) {
+        fprintf(stderr, "tca-bench-tokenizer: %s\n", error.text);
+        return 2;
+    }
+    if (arguments.help != SETTINGS_HELP_NONE) {
+        settings_print_help(&table, arguments.help, stdout);
+    } else if (arguments.positionals != 2) {
+        fprintf(stderr, "tca-bench-tokenizer: %s are needed\n", table.synopsis);
+        code = 2;
+    } else {
+        code = run(arguments.positional[0], arguments.positional[1], (int)options.rounds);
+    }
+    settings_free(&table, &options, &arguments);
+    return code;
 }

@@ -50,7 +50,7 @@ def without_spaces():
 
 
 def ours(program, folder, path):
-    done = subprocess.run([program, folder, path, "1"], check=True, capture_output=True)
+    done = subprocess.run([program, "--rounds", "1", folder, path], check=True, capture_output=True)
     return json.loads(done.stdout)
 
 
