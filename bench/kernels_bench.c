@@ -278,8 +278,8 @@ static int bench_all(const struct options *options)
     const bool is_cuda = options->device == BENCH_CUDA;
     const int only = is_cuda ? 1 : (int)options->threads; /* 0: one, then two */
     struct tca_error why;
-    struct sparse_bench on = {.backend = is_cuda ? kernel_backend_cuda(0, &why)
-                                                 : kernel_backend_cpu(),
+    struct sparse_bench on = {.backend =
+                                  is_cuda ? kernel_backend_cuda(0, &why) : kernel_backend_cpu(),
                               .is_async = is_cuda,
                               .is_json = options->json};
     const int chunk = bench_chunk_tokens(&on);
