@@ -4,6 +4,7 @@
 #include "model/weight_files.h"
 #include "worker/forward.h"
 #include "worker/kv_cache.h"
+#include "worker/lockstep.h"
 #include "worker/sequence.h"
 #include "worker/weights.h"
 
@@ -245,16 +246,31 @@ static enum tca_status find_place(struct model_shard *shard,
     return TCA_OK;
 }
 
+/* The same on all ranks, or a failure on all: what follows is collective. */
+static enum tca_status read_config(struct model_shard *shard,
+                                   const struct model_shard_options *options,
+                                   struct tca_error *error)
+{
+    const enum tca_status own = model_config_read(options->model_folder, &shard->config, error);
+    const enum tca_status status = lockstep_agree(shard->group, own, options->timeout_ms);
+
+    if (own == TCA_OK && status != TCA_OK)
+        return tca_fail(error, status, "reading the model's config on all ranks: %s",
+                        tca_status_text(status));
+    TCA_TRY(status);
+    if (options->has_dummy_weights && options->max_positions > 0 &&
+        options->max_positions <= MODEL_POSITIONS_MAX)
+        shard->config.max_positions = (int)options->max_positions;
+    return TCA_OK;
+}
+
 static enum tca_status create_parts(struct model_shard *shard,
                                     const struct model_shard_options *options,
                                     struct tca_error *error)
 {
     enum tca_status status;
 
-    TCA_TRY(model_config_read(options->model_folder, &shard->config, error));
-    if (options->has_dummy_weights && options->max_positions > 0 &&
-        options->max_positions <= MODEL_POSITIONS_MAX)
-        shard->config.max_positions = (int)options->max_positions;
+    TCA_TRY(read_config(shard, options, error));
     TCA_TRY(find_place(shard, options, error));
     TCA_TRY(order_sums(shard, error));
     status =
