@@ -133,13 +133,9 @@ enum tca_status measure_create(const struct device *device, const struct attenti
                                const struct measure_limits *limits, struct measure **measure_out,
                                struct tca_error *error)
 {
-    struct measure *measure;
+    struct measure *measure = calloc(1, sizeof(*measure));
     enum tca_status status;
 
-    if (device->backend->select == NULL)
-        return tca_fail(error, TCA_ERR_UNSUPPORTED, "device %s has no sparse attention",
-                        device->backend->name);
-    measure = calloc(1, sizeof(*measure));
     if (measure == NULL)
         return tca_fail(error, TCA_ERR_NO_MEMORY, "no memory to measure with");
     measure->device = *device;

@@ -25,7 +25,7 @@ struct measure_keys {
     struct attention_segment own;     /* of the step's rows, causal */
 };
 
-/* Borrows device. TCA_ERR_NO_MEMORY; TCA_ERR_UNSUPPORTED: the backend has no sparse attention. */
+/* Borrows device. TCA_ERR_NO_MEMORY. */
 enum tca_status measure_create(const struct device *device, const struct attention_shape *shape,
                                const struct measure_limits *limits, struct measure **measure_out,
                                struct tca_error *error);

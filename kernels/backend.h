@@ -216,7 +216,7 @@ struct kernel_backend {
                                   float *lse_out, const float *logits, int rows, int cols,
                                   int count);
 
-    /* --- TCA (docs/tca.md). The whole group is NULL where a backend has no sparse attention. ---
+    /* --- TCA (docs/tca.md). ---
      * Blocks are SELECT_BLOCK_TOKENS rows from row 0 of a segment; the last may be short.
      * Observers are rows of q: a host array [count]. Masses are relative to an observer's log-sum-
      * exp over everything it attends to; an observer with -inf there counts as 0 everywhere. */

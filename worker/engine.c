@@ -190,9 +190,6 @@ static enum tca_status check_sparsity(const struct engine *engine, const struct 
 
     if (sparsity->method.rule == SELECT_DENSE)
         return TCA_OK;
-    if (!facts->has_sparse_attention)
-        return tca_fail(error, TCA_ERR_PRECONDITION,
-                        "rule: the workers' devices have no sparse attention, allowed: dense");
     if ((sparsity->tau > 0.0 || needs_tca) && facts->profile_id[0] == '\0')
         return tca_fail(error, TCA_ERR_PRECONDITION, "no profile; run tca-calibrate");
     if (needs_tca && !facts->has_tca_profile)

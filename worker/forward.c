@@ -33,7 +33,7 @@ struct forward {
     struct attention_item *attended_items; /* host, owned [pieces_of(rows, items)] */
     int attended_count;
     struct attention_item *own_pieces; /* host, owned [pieces_of(rows, 1)]: of one item */
-    struct sparse *sparse;             /* owned; NULL: the backend has no sparse attention */
+    struct sparse *sparse;             /* owned */
     struct stripes *stripes;           /* owned; NULL: this rank shares no KV head */
     forward_probe_fn probe;            /* or NULL */
     void *probe_context;
@@ -144,9 +144,7 @@ size_t forward_workspace_bytes(const struct forward_parts *parts,
 
     if (parts->peers != NULL)
         bytes += stripes_workspace_bytes(&stripes, &stripes_limits);
-    if (parts->device.backend->select != NULL)
-        bytes += sparse_workspace_bytes(&parts->device, &shape, &sparse, parts->peers != NULL);
-    return bytes;
+    return bytes + sparse_workspace_bytes(&parts->device, &shape, &sparse, parts->peers != NULL);
 }
 
 static enum tca_status take_workspace(struct forward *forward)
@@ -163,8 +161,6 @@ static enum tca_status take_workspace(struct forward *forward)
     lay_out(forward, &cursor);
     if (forward->parts.peers != NULL)
         TCA_TRY(stripes_create(&stripes, &stripes_limits, &forward->stripes));
-    if (device->backend->select == NULL)
-        return TCA_OK;
     return sparse_create(device, &forward->attention, &sparse, forward->stripes, &forward->sparse);
 }
 

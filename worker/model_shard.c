@@ -140,7 +140,6 @@ static enum tca_status create_pass(struct model_shard *shard,
                                             : shard->config.max_positions};
 
     shard->facts.step_key_reads = step_key_reads_of(shard, options->backend);
-    shard->facts.has_sparse_attention = options->backend->select != NULL;
     shard->facts.workspace_bytes = forward_workspace_bytes(&parts, &limits);
     TCA_TRY(forward_create(&parts, &limits, &shard->forward, error));
     return logits_create(&shard->device, shard->group, &shard->config, shard->logit_rows,

@@ -49,7 +49,6 @@ struct model_shard_facts {
     char profile_id[17];        /* hex; "": no profile */
     bool has_tca_profile;       /* it has (mu, sigma) for the rule tca */
     int64_t step_key_reads;     /* (query, key) pairs that a prefill step may attend to */
-    bool has_sparse_attention;  /* the device's backend can select */
 };
 
 /* What a rank answers to a plan. */

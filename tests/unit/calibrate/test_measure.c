@@ -257,22 +257,6 @@ static void a_window_of_everything_keeps_everything(void **state)
     fixture_deinit(&f);
 }
 
-static void a_backend_without_the_operations_is_refused(void **state)
-{
-    struct kernel_backend backend = *kernel_backend_cpu();
-    const struct device device = {.backend = &backend};
-    const struct attention_shape shape = {.q_heads = 2, .kv_heads = 1, .head_dim = 16};
-    const struct measure_limits limits = {.earlier = 100, .window = 10};
-    struct measure *measure;
-    struct tca_error error;
-
-    (void)state;
-    backend.select = NULL;
-    assert_int_equal(measure_create(&device, &shape, &limits, &measure, &error),
-                     TCA_ERR_UNSUPPORTED);
-    assert_non_null(strstr(error.text, "no sparse attention"));
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -280,7 +264,6 @@ int main(void)
         cmocka_unit_test(questions_are_a_masked_dense_attention),
         cmocka_unit_test(samples_add_up),
         cmocka_unit_test(a_window_of_everything_keeps_everything),
-        cmocka_unit_test(a_backend_without_the_operations_is_refused),
     };
     return cmocka_run_group_tests_name("measure", tests, NULL, NULL);
 }
