@@ -168,16 +168,6 @@ static enum tca_status set(const struct setting *setting, void *values, const ch
                     allowed);
 }
 
-enum tca_status settings_set(const struct settings_table *table, void *values, const char *name,
-                             const char *text, struct tca_error *error)
-{
-    const struct setting *setting = find(table, name, strlen(name));
-
-    if (setting == NULL)
-        return tca_fail(error, TCA_ERR_INVALID, "unknown setting \"%.80s\"", name);
-    return set(setting, values, text, "--", error);
-}
-
 static enum tca_status set_defaults(const struct settings_table *table, void *values,
                                     struct tca_error *error)
 {

@@ -87,10 +87,6 @@ enum tca_status settings_load(const struct settings_table *table, int argc, char
 void settings_free(const struct settings_table *table, void *values,
                    struct settings_arguments *arguments);
 
-/* Set one by name, as the command line would. */
-enum tca_status settings_set(const struct settings_table *table, void *values, const char *name,
-                             const char *text, struct tca_error *error);
-
 /* The answer to --help or --help=markdown (a table for docs/). */
 void settings_print_help(const struct settings_table *table, enum settings_help help, FILE *out);
 

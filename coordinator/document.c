@@ -97,17 +97,6 @@ const char *document_state_name(enum document_state state)
     return state_names[state];
 }
 
-bool document_state_find(const char *name, enum document_state *state_out)
-{
-    for (int i = 0; i < DOCUMENT_STATES; i++) {
-        if (strcmp(name, state_names[i]) != 0)
-            continue;
-        *state_out = (enum document_state)i;
-        return true;
-    }
-    return false;
-}
-
 static bool is_id_character(char c)
 {
     return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' ||
@@ -162,23 +151,6 @@ const char *document_identity_difference(const struct document_identity *one,
     if (one->keep != other->keep)
         return "prefill.keep";
     return NULL;
-}
-
-bool document_identity_equal(const struct document_identity *one,
-                             const struct document_identity *other)
-{
-    return document_identity_difference(one, other) == NULL;
-}
-
-enum tca_status document_identity_copy(struct document_identity *to,
-                                       const struct document_identity *from)
-{
-    struct document_identity copy = *from;
-
-    copy.system = (struct bytes){0};
-    TCA_TRY(bytes_append(&copy.system, from->system.data, from->system.size));
-    *to = copy;
-    return TCA_OK;
 }
 
 void document_identity_free(struct document_identity *identity)

@@ -111,7 +111,6 @@ double document_work_rate(const struct document *document, int64_t now_ms); /* u
 int64_t document_work_left_ms(const struct document *document, int64_t now_ms);
 
 const char *document_state_name(enum document_state state); /* "READY"; never NULL */
-bool document_state_find(const char *name, enum document_state *state_out);
 
 /* [A-Za-z0-9._-]{1,128}, not "." or "..", or TCA_ERR_INVALID. */
 enum tca_status document_id_check(const char *field, const void *id, size_t bytes,
@@ -122,13 +121,9 @@ enum tca_status document_attention(const struct document_identity *identity,
                                    const struct attention_defaults *defaults,
                                    struct attention *attention_out, struct tca_error *error);
 
-bool document_identity_equal(const struct document_identity *one,
-                             const struct document_identity *other);
 /* The first field in which they differ ("raw"), NULL: none. */
 const char *document_identity_difference(const struct document_identity *one,
                                          const struct document_identity *other);
-enum tca_status document_identity_copy(struct document_identity *to,
-                                       const struct document_identity *from);
 void document_identity_free(struct document_identity *identity);
 
 #endif

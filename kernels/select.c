@@ -3,16 +3,6 @@
 #include <math.h>
 #include <string.h>
 
-static const char *const rule_names[SELECT_RULE_COUNT] = {
-    [SELECT_DENSE] = "dense",   [SELECT_WINDOW] = "window", [SELECT_BLOCK] = "block",
-    [SELECT_POOLED] = "pooled", [SELECT_TCA] = "tca",
-};
-
-const char *select_rule_name(enum select_rule rule)
-{
-    return rule_names[rule];
-}
-
 static const struct {
     const char *name;
     struct select_method method;

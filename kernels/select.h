@@ -55,11 +55,8 @@ struct select_input {
     const float *tca_shares; /* [SELECT_TCA_SIZES] share of blocks that keep 1, 2, .. 64 tokens */
 };
 
-/* "dense", "window", "block", "pooled", "tca". */
-const char *select_rule_name(enum select_rule rule);
-
-/* The rules' names, and for `tca`: "tca" is the paper's (simpson, the last query observes),
- * "tca-simpson" and "tca-mass" let all queries observe. False: no such method. */
+/* "dense", "window", "block", "pooled", and of the rule `tca`: "tca" is the paper's (simpson, the last
+ * query observes), "tca-simpson" and "tca-mass" let all queries observe. False: no such method. */
 bool select_method_parse(const char *name, size_t bytes, struct select_method *method_out);
 
 /* What the rule reads: token scores (pooled, tca), block masses (block, tca by mass). */

@@ -120,12 +120,6 @@ ProtobufCBinaryData message_text(const char *text)
     return message_text_bytes(text, strlen(text));
 }
 
-bool message_text_is(ProtobufCBinaryData text, const char *expected)
-{
-    return text.len == strlen(expected) &&
-           (text.len == 0 || memcmp(text.data, expected, text.len) == 0);
-}
-
 /* Checks. */
 
 /* Where a check is: each frame lies on the stack of the check of its message. */

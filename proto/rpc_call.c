@@ -35,19 +35,11 @@ struct outgoing {
     size_t bytes;
 };
 
-struct header {
-    const char *key;
-    const char *value;
-    size_t value_bytes;
-};
-
 struct rpc_call {
     struct rpc_server *server;
     const struct rpc_method *method; /* NULL: unknown path */
     char *peer;                      /* owned, from C-core */
     int64_t deadline_ms;
-    struct header *headers; /* owned, with the texts behind them */
-    size_t header_count;
     struct rpc_event closed_event, read_event, write_event;
     atomic_int references;
     atomic_bool is_over;
@@ -241,7 +233,6 @@ static void call_free(struct rpc_call *call)
     }
     pthread_mutex_destroy(&call->mutex);
     gpr_free(call->peer);
-    free(call->headers);
     free(call);
 }
 
@@ -345,46 +336,14 @@ static void closed_done(void *owner, bool ok)
 
 /* Start. */
 
-/* One block: the array, then the texts, each with a NUL behind it. */
-static enum tca_status headers_copy(struct rpc_call *call, const grpc_metadata_array *from)
-{
-    size_t bytes = from->count * sizeof(struct header);
-    char *text;
-
-    for (size_t i = 0; i < from->count; i++)
-        bytes += GRPC_SLICE_LENGTH(from->metadata[i].key) +
-                 GRPC_SLICE_LENGTH(from->metadata[i].value) + 2;
-    call->headers = malloc(bytes + 1);
-    if (call->headers == NULL)
-        return TCA_ERR_NO_MEMORY;
-    call->header_count = from->count;
-    text = (char *)(call->headers + from->count);
-    for (size_t i = 0; i < from->count; i++) {
-        const grpc_slice texts[2] = {from->metadata[i].key, from->metadata[i].value};
-        const char *copies[2];
-
-        for (int k = 0; k < 2; k++) {
-            copies[k] = text;
-            memcpy(text, GRPC_SLICE_START_PTR(texts[k]), GRPC_SLICE_LENGTH(texts[k]));
-            text += GRPC_SLICE_LENGTH(texts[k]);
-            *text++ = '\0';
-        }
-        call->headers[i] = (struct header){copies[0], copies[1], GRPC_SLICE_LENGTH(texts[1])};
-    }
-    return TCA_OK;
-}
-
 enum tca_status rpc_call_start(struct rpc_server *server, const struct rpc_method *method,
-                               grpc_call *handle, const grpc_call_details *details,
-                               const grpc_metadata_array *headers)
+                               grpc_call *handle, const grpc_call_details *details)
 {
     struct rpc_call *call = calloc(1, sizeof(*call));
     grpc_op op = {.op = GRPC_OP_RECV_CLOSE_ON_SERVER};
 
-    if (call == NULL || headers_copy(call, headers) != TCA_OK) {
-        free(call);
+    if (call == NULL)
         return TCA_ERR_NO_MEMORY;
-    }
     call->server = server;
     call->method = method;
     call->handle = handle;
@@ -506,17 +465,6 @@ bool rpc_call_is_over(const struct rpc_call *call)
 int64_t rpc_call_deadline_ms(const struct rpc_call *call)
 {
     return call->deadline_ms;
-}
-
-const char *rpc_call_header(const struct rpc_call *call, const char *key, size_t *bytes_out)
-{
-    for (size_t i = 0; i < call->header_count; i++) {
-        if (strcmp(call->headers[i].key, key) != 0)
-            continue;
-        *bytes_out = call->headers[i].value_bytes;
-        return call->headers[i].value;
-    }
-    return NULL;
 }
 
 const char *rpc_call_peer(const struct rpc_call *call)

@@ -26,10 +26,9 @@ static inline void rpc_event_init(struct rpc_event *event, void (*done)(void *ow
 
 /* Take over a call that the server accepted: reads its first message and runs its method's
  * callbacks; `method` NULL ends it UNIMPLEMENTED. On TCA_OK it takes `handle`, and calls
- * rpc_server_call_ended when it is done with it. `path` and `headers` are copied. */
+ * rpc_server_call_ended when it is done with it. */
 enum tca_status rpc_call_start(struct rpc_server *server, const struct rpc_method *method,
-                               grpc_call *handle, const grpc_call_details *details,
-                               const grpc_metadata_array *headers);
+                               grpc_call *handle, const grpc_call_details *details);
 
 void rpc_server_call_ended(struct rpc_server *server);
 

@@ -18,7 +18,7 @@ struct accept {
     struct rpc_server *server;
     grpc_call *call;
     grpc_call_details details;
-    grpc_metadata_array headers;
+    grpc_metadata_array headers; /* C-core wants to tell them; nobody reads them */
 };
 
 struct rpc_server {
@@ -79,7 +79,7 @@ static void accept_done(void *owner, bool ok)
     pthread_mutex_unlock(&server->mutex);
     if (is_taken)
         status = rpc_call_start(server, method_find(server, accept->details.method), call,
-                                &accept->details, &accept->headers);
+                                &accept->details);
     if (is_taken && status != TCA_OK) {
         log_error("a call is refused: %s", tca_status_text(status));
         grpc_call_unref(call);

@@ -68,8 +68,6 @@ void rpc_call_finish(struct rpc_call *call, enum rpc_code code, const char *mess
 
 bool rpc_call_is_over(const struct rpc_call *call); /* finished, cancelled or deadline passed */
 int64_t rpc_call_deadline_ms(const struct rpc_call *call); /* clock_monotonic_ms; INT64_MAX: none */
-/* Value of a request header, NULL when absent; valid for the call's life. */
-const char *rpc_call_header(const struct rpc_call *call, const char *key, size_t *bytes_out);
 const char *rpc_call_peer(const struct rpc_call *call);
 
 #endif

@@ -96,13 +96,12 @@ static void check(const struct select_case *c, enum scores kind)
     struct selection got = run(&sides[SIDE_CUDA], c, tokens, masses, shares[0], stride);
     for (int head = 0; head < c->heads; head++) {
         if (got.counts[head] != want.counts[head])
-            fail_msg("%s, scores %d, %lld tokens, head %d: %d kept, not %d",
-                     select_rule_name(c->rule), (int)kind, (long long)c->tokens, head,
-                     got.counts[head], want.counts[head]);
+            fail_msg("rule %d, scores %d, %lld tokens, head %d: %d kept, not %d", (int)c->rule,
+                     (int)kind, (long long)c->tokens, head, got.counts[head], want.counts[head]);
         for (int64_t i = head * stride; i < (head + 1) * stride; i++)
             if (got.kept[i] != want.kept[i])
-                fail_msg("%s, scores %d, %lld tokens, head %d: place %lld has %d, not %d",
-                         select_rule_name(c->rule), (int)kind, (long long)c->tokens, head,
+                fail_msg("rule %d, scores %d, %lld tokens, head %d: place %lld has %d, not %d",
+                         (int)c->rule, (int)kind, (long long)c->tokens, head,
                          (long long)(i - head * stride), got.kept[i], want.kept[i]);
     }
     free(want.kept);

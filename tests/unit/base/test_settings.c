@@ -315,18 +315,6 @@ static void help_names_every_setting_and_its_range(void **state)
     free(text);
 }
 
-static void one_setting_can_be_set_by_name(void **state)
-{
-    struct fixture *fixture = *state;
-
-    assert_int_equal(load(fixture, ""), TCA_OK);
-    assert_int_equal(settings_set(&table, &fixture->options, "workers", "7", NULL), TCA_OK);
-    assert_int_equal(fixture->options.workers, 7);
-    assert_int_equal(settings_set(&table, &fixture->options, "none", "7", &fixture->error),
-                     TCA_ERR_INVALID);
-    assert_string_equal(fixture->error.text, "unknown setting \"none\"");
-}
-
 static void failed_allocation_leaves_nothing_owned(void **state)
 {
     struct fixture *fixture = *state;
@@ -360,7 +348,6 @@ int main(void)
         SETTINGS_TEST(wrong_files_are_refused_with_their_line),
         SETTINGS_TEST(printed_settings_read_back_as_themselves),
         SETTINGS_TEST(help_names_every_setting_and_its_range),
-        SETTINGS_TEST(one_setting_can_be_set_by_name),
         SETTINGS_TEST(failed_allocation_leaves_nothing_owned),
     };
     return cmocka_run_group_tests_name("settings", tests, NULL, NULL);

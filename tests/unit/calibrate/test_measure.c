@@ -151,10 +151,11 @@ static struct select_input input_of(const struct fixture *f, const float *scores
 }
 
 /* Scores in float may order near ties otherwise: a few tokens, of next to no mass. */
-static void assert_mass(double got, double want, const char *what, int head, int point)
+static void assert_mass(double got, double want, enum select_rule rule, int head, int point)
 {
     if (!(fabs(got - want) < 2e-3))
-        fail_msg("%s, KV head %d, point %d: %.6f, not %.6f", what, head, point, got, want);
+        fail_msg("rule %d, KV head %d, point %d: %.6f, not %.6f", (int)rule, head, point, got,
+                 want);
 }
 
 static void check_budgets(const struct fixture *f, enum curve_source source, enum select_rule rule)
@@ -168,8 +169,7 @@ static void check_budgets(const struct fixture *f, enum curve_source source, enu
             const int64_t budget = curve_budget(i, f->sample.earlier, WINDOW);
             const double got = f->sums[source][head * CURVE_SHARES + i];
 
-            assert_mass(got, masked_mass(f, rule, &input, budget, head), select_rule_name(rule),
-                        head, i);
+            assert_mass(got, masked_mass(f, rule, &input, budget, head), rule, head, i);
             assert_true(i == 0 || got >= before); /* supersets */
             before = got;
         }
@@ -188,7 +188,7 @@ static void check_candidates(const struct fixture *f)
             select_tca_shares((double)candidate.mu, (double)candidate.sigma, shares);
             input.tca_shares = shares;
             assert_mass(f->sums[CURVE_TCA_TEXT][head * CURVE_TCA_CANDIDATES + i],
-                        masked_mass(f, SELECT_TCA, &input, f->sample.earlier - 1, head), "tca",
+                        masked_mass(f, SELECT_TCA, &input, f->sample.earlier - 1, head), SELECT_TCA,
                         head, i);
         }
 }

@@ -34,18 +34,6 @@ static void fail_each(enum tca_status (*attempt)(void))
     assert_true(failures > 0);
 }
 
-static enum tca_status copy_identity(void)
-{
-    char text[] = "be brief";
-    const struct document_identity identity = {
-        .system = {.data = (uint8_t *)text, .size = 8, .capacity = 8}};
-    struct document_identity copy = {0};
-    const enum tca_status status = document_identity_copy(&copy, &identity);
-
-    document_identity_free(&copy);
-    return status;
-}
-
 static enum tca_status fill_table(void)
 {
     static const char *const ids[] = {"b", "a", "c"};
@@ -126,7 +114,6 @@ static enum tca_status make_question(void)
 static void identities_survive(void **state)
 {
     (void)state;
-    fail_each(copy_identity);
 }
 
 static void tables_survive(void **state)

@@ -141,23 +141,6 @@ static void hang(struct rpc_call *call, void *context, const uint8_t *data, size
     count_start(call, context);
 }
 
-static void header(struct rpc_call *call, void *context, const uint8_t *data, size_t bytes)
-{
-    char key[64] = "";
-    size_t value_bytes = 0;
-    const char *value;
-
-    count_start(call, context);
-    memcpy(key, data, bytes < sizeof(key) - 1 ? bytes : sizeof(key) - 1);
-    value = rpc_call_header(call, key, &value_bytes);
-    if (value == NULL) {
-        rpc_call_finish(call, RPC_NOT_FOUND, key, NULL, 0);
-        return;
-    }
-    rpc_call_send(call, value, value_bytes);
-    finish_ok(call);
-}
-
 static void stats(struct rpc_call *call, void *context, const uint8_t *data, size_t bytes)
 {
     struct echo_service *service = context;
@@ -188,7 +171,6 @@ void echo_service_init(struct echo_service *service)
         {.path = "/test.Echo/Flood", .message = flood, .closed = count_closed},
         {.path = "/test.Echo/Fail", .message = fail, .closed = count_closed},
         {.path = "/test.Echo/Hang", .message = hang, .closed = count_closed},
-        {.path = "/test.Echo/Header", .message = header, .closed = count_closed},
         {.path = "/test.Echo/Stats", .message = stats},
     };
 

@@ -8,7 +8,6 @@
  *                     RESOURCE_EXHAUSTED with their number as its message
  * /test.Echo/Fail     ends INVALID_ARGUMENT with the request as message and as details
  * /test.Echo/Hang     never answers
- * /test.Echo/Header   answers with the value of the request header that the request names
  * /test.Echo/Stats    "started closed", decimal, of all other calls that had a message */
 #ifndef TESTS_UNIT_PROTO_ECHO_SERVICE_H
 #define TESTS_UNIT_PROTO_ECHO_SERVICE_H
@@ -17,7 +16,7 @@
 
 #include <stdatomic.h>
 
-enum { ECHO_METHODS = 9, ECHO_FLOOD_BYTES = 64 * 1024 };
+enum { ECHO_METHODS = 8, ECHO_FLOOD_BYTES = 64 * 1024 };
 
 struct echo_service {
     atomic_int started;

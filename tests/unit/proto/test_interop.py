@@ -94,12 +94,6 @@ class Calls(ServerTest):
         sent = [b"%d" % i for i in range(500)]
         self.assertEqual(list(chat(iter(sent), timeout=LIMIT_S)), sent)
 
-    def test_headers(self):
-        answer = self.unary("Header", b"x-tca-test", metadata=[("x-tca-test", "value")])
-        self.assertEqual(answer, b"value")
-        answer = self.unary("Header", b"x-tca-bin", metadata=[("x-tca-bin", b"\0\xff")])
-        self.assertEqual(answer, b"\0\xff")
-
     def test_unknown_method_and_service(self):
         self.assert_fails(grpc.StatusCode.UNIMPLEMENTED, lambda: self.unary("Nothing", b""))
         stranger = self.channel.unary_unary("/no.Such/Method")

@@ -41,9 +41,9 @@ static void texts_keep_their_nul_bytes(void **state)
     assert_memory_equal(copy->prompt.data, "\0x", 2);
     assert_int_equal(copy->stop[0].len, 3);
     assert_memory_equal(copy->stop[0].data, "a\0b", 3);
-    assert_true(message_text_is(copy->stop[1], "\xe2\x82\xac"));
-    assert_true(message_text_is(copy->question, ""));
-    assert_false(message_text_is(copy->stop[0], "a"));
+    assert_int_equal(copy->stop[1].len, 3);
+    assert_memory_equal(copy->stop[1].data, "\xe2\x82\xac", 3);
+    assert_int_equal(copy->question.len, 0);
     message_free(message);
 }
 
@@ -248,6 +248,11 @@ static int check_fields(const char *scope, const Google__Protobuf__DescriptorPro
     return texts;
 }
 
+static bool is_ours(const Google__Protobuf__FileDescriptorProto *file)
+{
+    return file->package.len == 6 && memcmp(file->package.data, "tca.v1", 6) == 0;
+}
+
 static void every_string_of_the_api_is_known_as_a_text(void **state)
 {
     static const uint8_t descriptor_set[] = {
@@ -261,7 +266,7 @@ static void every_string_of_the_api_is_known_as_a_text(void **state)
     assert_non_null(set);
     for (size_t i = 0; i < set->n_file; i++)
         for (size_t k = 0; k < set->file[i]->n_message_type; k++)
-            if (message_text_is(set->file[i]->package, "tca.v1"))
+            if (is_ours(set->file[i]))
                 texts += check_fields("tca.v1", set->file[i]->message_type[k]);
     assert_true(texts > 30);
     message_free(set);
