@@ -125,8 +125,9 @@ static const char *phase_name(Tca__V1__DocumentEvent__Progress__Phase phase)
     return "working"; /* of a newer server */
 }
 
-bool document_view_progress(struct document_view *view, const Tca__V1__DocumentEvent *event,
-                            int64_t now_ms, struct progress_state *state_out)
+/* What an event says of the progress. False: nothing. */
+static bool progress_of(struct document_view *view, const Tca__V1__DocumentEvent *event,
+                        int64_t now_ms, struct progress_state *state_out)
 {
     const Tca__V1__DocumentEvent__Progress *progress;
 
@@ -164,7 +165,7 @@ bool document_view_show(struct document_view *view, struct session *session,
     }
     if (session->is_json)
         return session_print_json(session, &event->base);
-    if (document_view_progress(view, event, now_ms, &state))
+    if (progress_of(view, event, now_ms, &state))
         progress_show(&session->progress, &state, now_ms);
     return true;
 }

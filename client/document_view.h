@@ -30,10 +30,6 @@ struct document_view {
 
 void document_view_free(struct document_view *view);
 
-/* What an event says of the progress. False: nothing. Pure. */
-bool document_view_progress(struct document_view *view, const Tca__V1__DocumentEvent *event,
-                            int64_t now_ms, struct progress_state *state_out);
-
 /* Show an event; false: nobody reads the output any more. */
 bool document_view_show(struct document_view *view, struct session *session,
                         const Tca__V1__DocumentEvent *event);

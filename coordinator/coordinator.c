@@ -91,7 +91,8 @@ static void publish_health(struct coordinator *coordinator)
     health_set(coordinator->health, services[1], serving_if(is_serving));
 }
 
-void coordinator_set_phase(struct coordinator *coordinator, enum coordinator_phase phase)
+/* With the lock: the phase and what the world may know of it. */
+static void set_phase(struct coordinator *coordinator, enum coordinator_phase phase)
 {
     coordinator->phase = phase;
     publish_health(coordinator);
@@ -176,7 +177,7 @@ void coordinator_group_ready(struct coordinator *coordinator)
              ready->profile_id.len > 0 ? (const char *)ready->profile_id.data : "none");
     warn_of_defaults(coordinator);
     if (coordinator->phase == COORDINATOR_STARTING)
-        coordinator_set_phase(coordinator, COORDINATOR_SERVING);
+        set_phase(coordinator, COORDINATOR_SERVING);
     scheduler_run(coordinator);
 }
 
@@ -208,7 +209,7 @@ void coordinator_group_lost(struct coordinator *coordinator, const char *reason)
     if (has_ended(coordinator))
         return;
     log_error("the worker group is lost: %s", reason);
-    coordinator_set_phase(coordinator, COORDINATOR_LOST);
+    set_phase(coordinator, COORDINATOR_LOST);
     /* Running questions have their end; the group will not say so any more. */
     question_flow_end_all(coordinator, NULL, RPC_UNAVAILABLE,
                           is_draining ? "the workers were lost while draining"
@@ -239,7 +240,7 @@ void coordinator_drain(struct coordinator *coordinator)
         log_info("draining: %d questions run", coordinator->admission.running);
         coordinator->drain_until_ms =
             clock_monotonic_ms() + coordinator->options->drain_timeout * 1000;
-        coordinator_set_phase(coordinator, COORDINATOR_DRAINING);
+        set_phase(coordinator, COORDINATOR_DRAINING);
         for (struct question *question = coordinator->questions; question != NULL;
              question = next) {
             next = question->next;
@@ -271,7 +272,7 @@ void coordinator_tick(struct coordinator *coordinator, int64_t now_ms)
         question_flow_end_all(coordinator, NULL, RPC_UNAVAILABLE, "the server is draining");
     }
     log_info("drained");
-    coordinator_set_phase(coordinator, COORDINATOR_DRAINED);
+    set_phase(coordinator, COORDINATOR_DRAINED);
 }
 
 /* Waiting. */
@@ -592,7 +593,7 @@ static void end_everything(struct coordinator *coordinator)
 {
     pthread_mutex_lock(&coordinator->lock);
     if (!has_ended(coordinator))
-        coordinator_set_phase(coordinator, COORDINATOR_DRAINED);
+        set_phase(coordinator, COORDINATOR_DRAINED);
     question_flow_end_all(coordinator, NULL, RPC_UNAVAILABLE, "the server is stopping");
     end_watchers(coordinator, "the server is stopping");
     health_end_watches(coordinator->health);

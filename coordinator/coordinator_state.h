@@ -76,8 +76,6 @@ uint64_t coordinator_next_sequence(struct coordinator *coordinator);
 struct attention_defaults coordinator_question_defaults(const struct coordinator *coordinator);
 struct attention_defaults coordinator_prefill_defaults(const struct coordinator *coordinator);
 struct document_facts coordinator_facts(const struct coordinator *coordinator);
-/* With the lock: the phase and what the world may know of it. */
-void coordinator_set_phase(struct coordinator *coordinator, enum coordinator_phase phase);
 /* The group is there with this much memory; it is gone. With the lock. */
 void coordinator_group_ready(struct coordinator *coordinator);
 void coordinator_group_lost(struct coordinator *coordinator, const char *reason);

@@ -445,6 +445,16 @@ void document_flow_queue(struct coordinator *coordinator, struct document *docum
     document_flow_publish(coordinator, document);
 }
 
+/* Free its KV in the group, if any. */
+static void free_kv(struct coordinator *coordinator, struct document *document)
+{
+    if (document->key == 0 || document->is_closing || document->questions > 0)
+        return;
+    document->is_closing = true;
+    admission_close_document(&coordinator->admission, document->kv_tokens);
+    worker_link_close_document(&coordinator->link, document->key);
+}
+
 void document_flow_fail(struct coordinator *coordinator, struct document *document,
                         enum rpc_code code, const char *text)
 {
@@ -456,7 +466,7 @@ void document_flow_fail(struct coordinator *coordinator, struct document *docume
     document_flow_save(coordinator, document);
     document_flow_publish(coordinator, document);
     question_flow_end_all(coordinator, document, RPC_FAILED_PRECONDITION, document->failure_text);
-    document_flow_close(coordinator, document);
+    free_kv(coordinator, document);
 }
 
 void document_flow_store(struct coordinator *coordinator, struct document *document)
@@ -467,7 +477,7 @@ void document_flow_store(struct coordinator *coordinator, struct document *docum
     document->is_restored = false;
     document_flow_save(coordinator, document);
     document_flow_publish(coordinator, document);
-    document_flow_close(coordinator, document);
+    free_kv(coordinator, document);
 }
 
 void document_flow_give_up(struct coordinator *coordinator, struct document *document,
@@ -478,15 +488,6 @@ void document_flow_give_up(struct coordinator *coordinator, struct document *doc
     document_flow_store(coordinator, document);
     document_flow_end_watchers(coordinator, document, RPC_RESOURCE_EXHAUSTED, reason);
     question_flow_end_all(coordinator, document, RPC_RESOURCE_EXHAUSTED, reason);
-}
-
-void document_flow_close(struct coordinator *coordinator, struct document *document)
-{
-    if (document->key == 0 || document->is_closing || document->questions > 0)
-        return;
-    document->is_closing = true;
-    admission_close_document(&coordinator->admission, document->kv_tokens);
-    worker_link_close_document(&coordinator->link, document->key);
 }
 
 void document_flow_delete(struct coordinator *coordinator, struct document *document)
@@ -506,7 +507,7 @@ void document_flow_delete(struct coordinator *coordinator, struct document *docu
     }
     document_flow_end_watchers(coordinator, document, RPC_ABORTED, "the document was deleted");
     question_flow_end_all(coordinator, document, RPC_ABORTED, "the document was deleted");
-    document_flow_close(coordinator, document);
+    free_kv(coordinator, document);
     if (task == NULL) {
         document->is_removed_from_disk = true;
         document_flow_go_on_deleting(coordinator, document);
@@ -517,7 +518,7 @@ void document_flow_go_on_deleting(struct coordinator *coordinator, struct docume
 {
     if (document->state != DOCUMENT_DELETING)
         return;
-    document_flow_close(coordinator, document);
+    free_kv(coordinator, document);
     if (!document->is_removed_from_disk || document->disk_tasks > 0 || document->key != 0 ||
         document->questions > 0 || document->is_in_tokenizer_task || document->is_being_uploaded)
         return;

@@ -60,7 +60,4 @@ void document_flow_delete(struct coordinator *coordinator, struct document *docu
 /* Take the next step of a deletion that something held up. */
 void document_flow_go_on_deleting(struct coordinator *coordinator, struct document *document);
 
-/* Free its KV in the group, if any. */
-void document_flow_close(struct coordinator *coordinator, struct document *document);
-
 #endif

@@ -51,7 +51,6 @@ struct question {
     struct answer answer;                                       /* owned */
     uint64_t sequence;                                          /* of the last event sent */
     int64_t asked_ms, started_ms, first_token_ms, last_sent_ms; /* monotonic; 0: not yet */
-    int64_t reported_tokens; /* of its document's prefill or its own pass, as last sent */
     struct question *next;
 };
 

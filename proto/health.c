@@ -68,16 +68,6 @@ static enum health_state state_find(struct health *health, const char *service)
     return entry != NULL ? entry->state : HEALTH_SERVICE_UNKNOWN;
 }
 
-enum health_state health_get(struct health *health, const char *service)
-{
-    enum health_state state;
-
-    pthread_mutex_lock(&health->mutex);
-    state = state_find(health, service);
-    pthread_mutex_unlock(&health->mutex);
-    return state;
-}
-
 static Grpc__Health__V1__HealthCheckResponse response_of(enum health_state state)
 {
     Grpc__Health__V1__HealthCheckResponse response = GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__INIT;
@@ -154,13 +144,16 @@ static bool request_service(struct rpc_call *call, const uint8_t *data, size_t b
 
 static void check(struct rpc_call *call, void *context, const uint8_t *data, size_t bytes)
 {
+    struct health *health = context;
     char service[SERVICE_BYTES_MAX + 1];
     Grpc__Health__V1__HealthCheckResponse response;
     enum health_state state;
 
     if (!request_service(call, data, bytes, service))
         return;
-    state = health_get(context, service);
+    pthread_mutex_lock(&health->mutex);
+    state = state_find(health, service);
+    pthread_mutex_unlock(&health->mutex);
     response = response_of(state);
     if (state == HEALTH_SERVICE_UNKNOWN)
         rpc_call_finish(call, RPC_NOT_FOUND, "no such service", NULL, 0);

@@ -24,7 +24,6 @@ void health_methods(struct health *health, struct rpc_method methods_out[HEALTH_
 /* Add a name or change its state. `service` is borrowed for the life of `health`.
  * TCA_ERR_NO_MEMORY: over HEALTH_NAMES_MAX names. */
 enum tca_status health_set(struct health *health, const char *service, enum health_state state);
-enum health_state health_get(struct health *health, const char *service);
 
 /* End every Watch UNAVAILABLE, so that they do not hold up rpc_server_stop. Set states first. */
 void health_end_watches(struct health *health);

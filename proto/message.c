@@ -30,97 +30,7 @@ bool message_field_is_text(const ProtobufCMessageDescriptor *type,
     return false;
 }
 
-/* Unpacking within a budget. */
-
-struct budget {
-    size_t left;
-    bool is_spent;
-};
-
-static void *budget_alloc(void *context, size_t bytes)
-{
-    struct budget *budget = context;
-    void *memory;
-    size_t real;
-
-    if (bytes > budget->left) {
-        budget->is_spent = true;
-        return NULL;
-    }
-    memory = malloc(bytes);
-    if (memory == NULL)
-        return NULL;
-    real = malloc_usable_size(memory);
-    budget->left -= real < budget->left ? real : budget->left;
-    return memory;
-}
-
-static void budget_free(void *context, void *memory)
-{
-    struct budget *budget = context;
-
-    if (memory != NULL)
-        budget->left += malloc_usable_size(memory);
-    free(memory);
-}
-
-enum tca_status message_unpack(const ProtobufCMessageDescriptor *type, const void *data,
-                               size_t bytes, void **message_out, struct tca_error *error)
-{
-    const size_t allowed = EXPANSION_MAX * bytes + EXPANSION_FREE_BYTES;
-    struct budget budget = {.left = allowed};
-    ProtobufCAllocator allocator = {
-        .alloc = budget_alloc, .free = budget_free, .allocator_data = &budget};
-    ProtobufCMessage *message = protobuf_c_message_unpack(type, &allocator, bytes, data);
-    enum tca_status status;
-
-    if (message == NULL && budget.is_spent)
-        return tca_fail(error, TCA_ERR_NO_MEMORY,
-                        "message expands too far: %zu bytes of %s, allowed: up to %zu in memory",
-                        bytes, type->name, allowed);
-    if (message == NULL)
-        return tca_fail(error, TCA_ERR_INVALID, "%zu bytes are not a message of type %s", bytes,
-                        type->name);
-    status = message_check_texts(message, error);
-    if (status != TCA_OK) {
-        message_free(message);
-        return status;
-    }
-    *message_out = message;
-    return TCA_OK;
-}
-
-void message_free(void *message)
-{
-    if (message != NULL)
-        protobuf_c_message_free_unpacked(message, NULL);
-}
-
-enum tca_status message_pack(const void *message, struct bytes *out)
-{
-    const size_t bytes = protobuf_c_message_get_packed_size(message);
-
-    TCA_TRY(bytes_reserve(out, out->size + bytes + 1)); /* never NULL, even for no bytes */
-    out->size += protobuf_c_message_pack(message, out->data + out->size);
-    return TCA_OK;
-}
-
-ProtobufCBinaryData message_text_bytes(const void *text, size_t bytes)
-{
-    union {
-        const void *constant;
-        uint8_t *data;
-    } borrowed = {.constant = text}; /* protobuf-c has no const for what is only packed */
-
-    return (ProtobufCBinaryData){.len = bytes, .data = borrowed.data};
-}
-
-ProtobufCBinaryData message_text(const char *text)
-{
-    return message_text_bytes(text, strlen(text));
-}
-
-/* Checks. */
+/* Checking texts. */
 
 /* Where a check is: each frame lies on the stack of the check of its message. */
 struct place {
@@ -182,9 +92,94 @@ static enum tca_status check_message(const ProtobufCMessage *message, const stru
     return TCA_OK;
 }
 
-enum tca_status message_check_texts(const void *message, struct tca_error *error)
+/* Unpacking within a budget. */
+
+struct budget {
+    size_t left;
+    bool is_spent;
+};
+
+static void *budget_alloc(void *context, size_t bytes)
 {
-    return check_message(message, NULL, error);
+    struct budget *budget = context;
+    void *memory;
+    size_t real;
+
+    if (bytes > budget->left) {
+        budget->is_spent = true;
+        return NULL;
+    }
+    memory = malloc(bytes);
+    if (memory == NULL)
+        return NULL;
+    real = malloc_usable_size(memory);
+    budget->left -= real < budget->left ? real : budget->left;
+    return memory;
+}
+
+static void budget_free(void *context, void *memory)
+{
+    struct budget *budget = context;
+
+    if (memory != NULL)
+        budget->left += malloc_usable_size(memory);
+    free(memory);
+}
+
+enum tca_status message_unpack(const ProtobufCMessageDescriptor *type, const void *data,
+                               size_t bytes, void **message_out, struct tca_error *error)
+{
+    const size_t allowed = EXPANSION_MAX * bytes + EXPANSION_FREE_BYTES;
+    struct budget budget = {.left = allowed};
+    ProtobufCAllocator allocator = {
+        .alloc = budget_alloc, .free = budget_free, .allocator_data = &budget};
+    ProtobufCMessage *message = protobuf_c_message_unpack(type, &allocator, bytes, data);
+    enum tca_status status;
+
+    if (message == NULL && budget.is_spent)
+        return tca_fail(error, TCA_ERR_NO_MEMORY,
+                        "message expands too far: %zu bytes of %s, allowed: up to %zu in memory",
+                        bytes, type->name, allowed);
+    if (message == NULL)
+        return tca_fail(error, TCA_ERR_INVALID, "%zu bytes are not a message of type %s", bytes,
+                        type->name);
+    status = check_message(message, NULL, error);
+    if (status != TCA_OK) {
+        message_free(message);
+        return status;
+    }
+    *message_out = message;
+    return TCA_OK;
+}
+
+void message_free(void *message)
+{
+    if (message != NULL)
+        protobuf_c_message_free_unpacked(message, NULL);
+}
+
+enum tca_status message_pack(const void *message, struct bytes *out)
+{
+    const size_t bytes = protobuf_c_message_get_packed_size(message);
+
+    TCA_TRY(bytes_reserve(out, out->size + bytes + 1)); /* never NULL, even for no bytes */
+    out->size += protobuf_c_message_pack(message, out->data + out->size);
+    return TCA_OK;
+}
+
+ProtobufCBinaryData message_text_bytes(const void *text, size_t bytes)
+{
+    union {
+        const void *constant;
+        uint8_t *data;
+    } borrowed = {.constant = text}; /* protobuf-c has no const for what is only packed */
+
+    return (ProtobufCBinaryData){.len = bytes, .data = borrowed.data};
+}
+
+ProtobufCBinaryData message_text(const char *text)
+{
+    return message_text_bytes(text, strlen(text));
 }
 
 enum tca_status message_check_bytes(const char *field, size_t bytes, size_t min, size_t max,

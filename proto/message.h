@@ -30,9 +30,6 @@ enum tca_status message_pack(const void *message, struct bytes *out);
 ProtobufCBinaryData message_text(const char *text);
 ProtobufCBinaryData message_text_bytes(const void *text, size_t bytes);
 
-/* TCA_ERR_INVALID, with "history[3].text: ..." in error, when some text is not valid UTF-8. */
-enum tca_status message_check_texts(const void *message, struct tca_error *error);
-
 /* TCA_ERR_INVALID, naming field, length and range, unless min <= bytes <= max. */
 enum tca_status message_check_bytes(const char *field, size_t bytes, size_t min, size_t max,
                                     struct tca_error *error);

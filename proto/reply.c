@@ -26,7 +26,8 @@ void rpc_call_reply(struct rpc_call *call, const void *message)
                     status == TCA_OK ? "" : tca_status_text(status), NULL, 0);
 }
 
-/* A google.rpc.Status with one detail. */
+/* Append a serialised google.rpc.Status with one detail: code and message must be those of the call's
+ * end. */
 static enum tca_status details_pack(enum rpc_code code, const char *message, const char *type_url,
                                     const void *detail, struct bytes *details)
 {
@@ -48,8 +49,9 @@ static enum tca_status details_pack(enum rpc_code code, const char *message, con
     return result;
 }
 
-enum tca_status rpc_details_bad_request(enum rpc_code code, const char *message, const char *field,
-                                        const char *description, struct bytes *details)
+static enum tca_status details_bad_request(enum rpc_code code, const char *message,
+                                           const char *field, const char *description,
+                                           struct bytes *details)
 {
     Google__Rpc__BadRequest request = GOOGLE__RPC__BAD_REQUEST__INIT;
     Google__Rpc__BadRequest__FieldViolation violation =
@@ -64,8 +66,8 @@ enum tca_status rpc_details_bad_request(enum rpc_code code, const char *message,
                         details);
 }
 
-enum tca_status rpc_details_retry_info(enum rpc_code code, const char *message, int64_t retry_ms,
-                                       struct bytes *details)
+static enum tca_status details_retry_info(enum rpc_code code, const char *message, int64_t retry_ms,
+                                          struct bytes *details)
 {
     Google__Rpc__RetryInfo info = GOOGLE__RPC__RETRY_INFO__INIT;
     Google__Protobuf__Duration delay = GOOGLE__PROTOBUF__DURATION__INIT;
@@ -94,11 +96,11 @@ void rpc_call_refuse(struct rpc_call *call, enum rpc_code code, const char *mess
     char field[256];
 
     if (retry_ms > 0) {
-        status = rpc_details_retry_info(code, message, retry_ms, &details);
+        status = details_retry_info(code, message, retry_ms, &details);
     } else if (bytes > 0 && bytes < sizeof(field) &&
                (code == RPC_INVALID_ARGUMENT || code == RPC_OUT_OF_RANGE)) {
         snprintf(field, sizeof(field), "%.*s", (int)bytes, message);
-        status = rpc_details_bad_request(code, message, field, message + bytes + 2, &details);
+        status = details_bad_request(code, message, field, message + bytes + 2, &details);
     }
     /* Without memory for the details, the code and the message must do. */
     rpc_call_finish(call, code, message, status == TCA_OK ? details.data : NULL,

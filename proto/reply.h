@@ -2,8 +2,6 @@
 #ifndef PROTO_REPLY_H
 #define PROTO_REPLY_H
 
-#include "base/bytes.h"
-#include "base/error.h"
 #include "proto/rpc_server.h"
 
 /* Queue a generated message; errors as rpc_call_send. */
@@ -18,11 +16,5 @@ void rpc_call_reply(struct rpc_call *call, const void *message);
  * retry_ms > 0 adds a google.rpc.RetryInfo. */
 void rpc_call_refuse(struct rpc_call *call, enum rpc_code code, const char *message,
                      int64_t retry_ms);
-
-/* Append a serialised google.rpc.Status: code and message must be those of the call's end. */
-enum tca_status rpc_details_bad_request(enum rpc_code code, const char *message, const char *field,
-                                        const char *description, struct bytes *details);
-enum tca_status rpc_details_retry_info(enum rpc_code code, const char *message, int64_t retry_ms,
-                                       struct bytes *details);
 
 #endif

@@ -13,7 +13,7 @@ enum {
 
 /* A register block is `rows` keys (or dims) x `vectors` columns, summed in `chains` independent
  * chains: about 16 accumulators hide the latency of vdpbf16ps and leave room for operands. */
-enum { ROWS_MOST = 8, CHAINS_MOST = 2 };
+enum { ROWS_MOST = 8 };
 
 INLINE __m512i load_pairs(const void *from)
 {

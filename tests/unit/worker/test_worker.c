@@ -41,7 +41,7 @@ struct script {
     atomic_int alives;
     uint64_t kv_capacity_tokens;
     int document_progress, document_ready, document_closed, document_failed;
-    int question_progress, tokens, questions_done, question_failed;
+    int question_progress, tokens, questions_done;
     int32_t token[ANSWER_TOKENS];
     float logprob[ANSWER_TOKENS];
     int code;
