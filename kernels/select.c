@@ -1,5 +1,7 @@
 #include "kernels/select.h"
 
+#include "base/min.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -41,11 +43,6 @@ bool select_needs_block_masses(const struct select_method *method)
 int64_t select_blocks(int64_t tokens)
 {
     return (tokens + SELECT_BLOCK_TOKENS - 1) / SELECT_BLOCK_TOKENS;
-}
-
-static int64_t min_i64(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
 }
 
 int64_t select_budget(double keep, int64_t tokens, int64_t window)

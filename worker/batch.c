@@ -1,5 +1,7 @@
 #include "worker/batch.h"
 
+#include "base/min.h"
+
 #include <stdbool.h>
 
 /* Whether a is served before b. */
@@ -28,11 +30,6 @@ static int order_prefills(const struct batch_sequence *sequences, int count, int
     return prefills;
 }
 
-static int64_t least(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* The most tokens of this sequence that one step may prefill. */
 static int64_t piece_of(const struct batch_sequence *sequence, const struct batch_limits *limits,
                         bool has_decodes)
@@ -40,12 +37,12 @@ static int64_t piece_of(const struct batch_sequence *sequence, const struct batc
     int64_t position = sequence->base_rows + sequence->own_rows;
     int64_t all = sequence->pending_tokens + sequence->missing_tokens;
     int64_t piece = limits->chunk_tokens;
-    int64_t shortest = least(BATCH_PIECE_LEAST, piece);
+    int64_t shortest = min_i64(BATCH_PIECE_LEAST, piece);
 
     if (sequence->has_whole_chunks || all <= sequence->tail_tokens)
         return piece;
     if (limits->key_reads > 0 && position > 0)
-        piece = least(piece, limits->key_reads / position);
+        piece = min_i64(piece, limits->key_reads / position);
     if (limits->decode_share > 0 && has_decodes)
         piece /= limits->decode_share;
     return piece < shortest ? shortest : piece;
@@ -59,12 +56,12 @@ static int64_t share_of(const struct batch_sequence *sequence, int64_t chunk_tok
 
     if (sequence->kind == BATCH_QUESTION) {
         if (all > sequence->tail_tokens)
-            return least(least(sequence->pending_tokens, all - sequence->tail_tokens),
-                         least(piece, left));
+            return min_i64(min_i64(sequence->pending_tokens, all - sequence->tail_tokens),
+                           min_i64(piece, left));
         return all <= left && sequence->missing_tokens == 0 ? all : 0;
     }
-    piece = least(piece, chunk_tokens - sequence->own_rows % chunk_tokens);
-    piece = least(piece, all);
+    piece = min_i64(piece, chunk_tokens - sequence->own_rows % chunk_tokens);
+    piece = min_i64(piece, all);
     return piece <= left && piece <= sequence->pending_tokens ? piece : 0;
 }
 
@@ -97,7 +94,7 @@ void batch_compose(struct batch_sequence *sequences, int count, const struct bat
         struct batch_sequence *sequence = &sequences[order[i]];
         int64_t piece = piece_of(sequence, limits, has_decodes);
 
-        left = least(left, piece);
+        left = min_i64(left, piece);
         serve(sequence, share_of(sequence, limits->chunk_tokens, piece, left), plan);
         left -= sequence->served_tokens;
     }

@@ -1,15 +1,12 @@
 #include "worker/core_cache.h"
 
+#include "base/min.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 /* Matrix kernels read whole tiles of rows. */
 enum { ROOM_GRANULE = 128, TABLE_ALIGNMENT = 64 };
-
-static int64_t min_i64(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
 
 static size_t heads_of(const struct core_cache *core)
 {

@@ -1,6 +1,7 @@
 /* Selecting the tokens that every KV head keeps, a head a part of the work, and copying their K
  * and V rows together, a run of rows a part. */
 #include "base/log.h"
+#include "base/min.h"
 #include "kernels/cpu/cpu_queue.h"
 #include "kernels/cpu/ops.h"
 
@@ -11,11 +12,6 @@ enum {
     PART_ROWS = 1024,
     TAIL_ROWS = 128 /* matrix kernels read whole tiles: 0 x NaN would be NaN */
 };
-
-static int64_t min_i64(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
 
 struct select_job {
     enum select_rule rule;

@@ -4,6 +4,7 @@
  * part, in f32, added while the tile is in cache. */
 #include "base/bf16.h"
 #include "base/log.h"
+#include "base/min.h"
 #include "base/sum_tree.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/matmul_cache.h"
@@ -40,11 +41,6 @@ struct blocks_job {
     atomic_int status;
 };
 
-static int least(int a, int b)
-{
-    return a < b ? a : b;
-}
-
 /* pieces_out: room for rows / PIECE_ROWS + TAIL_PIECES. */
 static int cut_rows(int rows, struct piece *pieces_out)
 {
@@ -54,7 +50,7 @@ static int cut_rows(int rows, struct piece *pieces_out)
         int size = PIECE_ROWS;
         while (size > 16 && size > rows - first)
             size /= 2;
-        size = least(size, rows - first);
+        size = min_int(size, rows - first);
         pieces_out[count++] = (struct piece){first, size};
         first += size;
     }
@@ -66,7 +62,7 @@ static int run_start(const struct kernel_weight *weight, int run, int runs)
 {
     int blocks = (weight->rows + WEIGHT_BLOCK_ROWS - 1) / WEIGHT_BLOCK_ROWS;
     int start = (int)((int64_t)blocks * run / runs) * WEIGHT_BLOCK_ROWS;
-    return least(start, weight->rows);
+    return min_int(start, weight->rows);
 }
 
 static int count_runs(const struct kernel_weight *weight, int pieces, int threads)
@@ -77,7 +73,7 @@ static int count_runs(const struct kernel_weight *weight, int pieces, int thread
     int blocks = (weight->rows + WEIGHT_BLOCK_ROWS - 1) / WEIGHT_BLOCK_ROWS;
     int runs = (wanted + pieces - 1) / pieces;
     int least_runs = (weight->rows + RUN_COLS_MOST - 1) / RUN_COLS_MOST;
-    return least(blocks, runs > least_runs ? runs : least_runs);
+    return min_int(blocks, runs > least_runs ? runs : least_runs);
 }
 
 static size_t element_bytes(enum kernel_dtype dtype)

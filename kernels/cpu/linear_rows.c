@@ -1,6 +1,7 @@
 /* Matrix products with WEIGHT_ROWS weights, for processors without bf16 instructions: tiles are
  * converted to f32 and multiplied by oneDNN's sgemm. The threads share tiles of the output. */
 #include "base/log.h"
+#include "base/min.h"
 #include "base/sum_tree.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/rows.h"
@@ -22,11 +23,6 @@ struct rows_job {
     size_t scratch_floats;
     atomic_bool failed;
 };
-
-static int least(int a, int b)
-{
-    return a < b ? a : b;
-}
 
 static void write_tile(const struct rows_job *job, const float *tile, int row0, int rows, int col0,
                        int cols)
@@ -79,8 +75,8 @@ static void run_tile(void *context, int part, int thread)
     const struct kernel_weight *weight = job->call->weight;
     int row0 = part / job->col_tiles * TILE_ROWS;
     int col0 = part % job->col_tiles * TILE_COLS;
-    int rows = least(TILE_ROWS, job->call->rows - row0);
-    int cols = least(TILE_COLS, weight->rows - col0);
+    int rows = min_int(TILE_ROWS, job->call->rows - row0);
+    int cols = min_int(TILE_COLS, weight->rows - col0);
     size_t depth = (size_t)weight->cols;
 
     float *x = job->scratch + (size_t)thread * job->scratch_floats;

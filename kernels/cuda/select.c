@@ -3,6 +3,7 @@
 #include "kernels/select.h"
 
 #include "base/log.h"
+#include "base/min.h"
 #include "kernels/cuda/cuda_queue.h"
 #include "kernels/cuda/cuda_status.h"
 #include "kernels/cuda/ops.h"
@@ -13,11 +14,6 @@
 _Static_assert(sizeof(struct select_launch) <= 4096, "a kernel's parameters");
 
 enum { ALIGNMENT = 64 };
-
-static int64_t min_i64(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
 
 static enum tca_status check_budgets(const struct select_input *input, const int64_t *budgets,
                                      int kv_heads, int64_t kept_stride)

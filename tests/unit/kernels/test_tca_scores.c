@@ -2,6 +2,8 @@
  * every instruction set. */
 #include "tests/support/tca_case.h"
 
+#include "base/min.h"
+
 static const struct tca_case cases[] = {
     {"one token", 1, 1, 64, 1, 1, 1},
     {"one block", 2, 1, 64, 5, 2, 64},
@@ -36,11 +38,6 @@ static void check_all(check_fn check)
         }
         tca_tensors_deinit(&t);
     }
-}
-
-static int64_t min_i64(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
 }
 
 static int64_t block_end(int64_t block, int64_t rows)
