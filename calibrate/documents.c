@@ -54,11 +54,6 @@ struct planted {
     size_t place; /* text tokens before it */
 };
 
-static int random_below(struct maker *maker, int end)
-{
-    return (int)(sampler_random_next(&maker->random) * (double)end);
-}
-
 static enum tca_status append_file(const char *path, struct bytes *text, struct tca_error *error)
 {
     const size_t before = text->size;
@@ -126,9 +121,9 @@ static enum tca_status make_fact(struct maker *maker, int index, int first_word,
     struct chat_text asked = {.data = text};
 
     snprintf(key, sizeof(key), "%s %s", words[(first_word + index) % WORDS],
-             words[random_below(maker, WORDS)]);
+             words[sampler_random_below(&maker->random, WORDS)]);
     for (int i = 0; i < ANSWER_DIGITS; i++)
-        value[i] = (char)('1' + random_below(maker, 9));
+        value[i] = (char)('1' + sampler_random_below(&maker->random, 9));
     value[ANSWER_DIGITS] = '\0';
     write_fact(text, facts[index % FACTS].sentence, key, value);
     strcat(text, "\n");
@@ -181,7 +176,7 @@ static enum tca_status fill_document(struct maker *maker, int64_t tokens, struct
                                      struct calibration_document *document)
 {
     const int count = document->questions;
-    const int first_word = random_below(maker, WORDS);
+    const int first_word = (int)sampler_random_below(&maker->random, WORDS);
     const int32_t *text = maker->text.ids + maker->used;
     size_t text_tokens, place = 0, fixed;
 

@@ -4,11 +4,6 @@
 
 #include <assert.h>
 
-static int64_t random_below(struct sampler_random *random, int64_t end)
-{
-    return (int64_t)(sampler_random_next(random) * (double)end);
-}
-
 /* In units of blocks: `starts` places in a row, of which each sample covers `width`. */
 int sample_positions(int64_t tokens, int wanted, struct sampler_random *random, int64_t *starts_out)
 {
@@ -22,8 +17,8 @@ int sample_positions(int64_t tokens, int wanted, struct sampler_random *random, 
     for (int64_t i = 0; i < count; i++) {
         const int64_t from = i * room / count, end = (i + 1) * room / count;
 
-        starts_out[i] =
-            (first + from + random_below(random, end - from - width + 1)) * SELECT_BLOCK_TOKENS;
+        starts_out[i] = (first + from + sampler_random_below(random, end - from - width + 1)) *
+                        SELECT_BLOCK_TOKENS;
     }
     return (int)count;
 }
@@ -37,7 +32,7 @@ struct sample sample_of_text(int length, int64_t earlier, struct sampler_random 
 
     /* Each row is taken with the chance that is left to it (Knuth's algorithm S). */
     for (int row = SAMPLE_OBSERVERS; row < SAMPLE_TEXT_ROWS; row++)
-        if (random_below(random, SAMPLE_TEXT_ROWS - row) < SAMPLE_JUDGED - sample.judged)
+        if (sampler_random_below(random, SAMPLE_TEXT_ROWS - row) < SAMPLE_JUDGED - sample.judged)
             sample.judged_row[sample.judged++] = row;
     return sample;
 }

@@ -96,6 +96,11 @@ double sampler_random_next(struct sampler_random *random)
     return (double)(result >> 11) * 0x1.0p-53;
 }
 
+int64_t sampler_random_below(struct sampler_random *random, int64_t end)
+{
+    return (int64_t)(sampler_random_next(random) * (double)end);
+}
+
 bool sampler_needs_full_row(const struct sampler_params *params)
 {
     return params->temperature > 0.0 || params->repetition_penalty != 1.0;

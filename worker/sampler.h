@@ -54,7 +54,8 @@ void sampler_destroy(struct sampler *sampler); /* NULL is a no-op */
 enum tca_status sampler_params_check(const struct sampler_params *params, struct tca_error *error);
 
 void sampler_random_seed(struct sampler_random *random, uint64_t seed);
-double sampler_random_next(struct sampler_random *random); /* uniform in [0, 1) */
+double sampler_random_next(struct sampler_random *random);                /* uniform in [0, 1) */
+int64_t sampler_random_below(struct sampler_random *random, int64_t end); /* in 0 .. end - 1 */
 
 /* Whether a choice needs the whole row; else the best max(1, logprobs) candidates do. */
 bool sampler_needs_full_row(const struct sampler_params *params);
