@@ -5,7 +5,6 @@
 #include "comm/mpi/comm_mpi.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 
 enum { RANKS_MAX = 256 };
@@ -19,15 +18,6 @@ struct rank {
     enum tca_status status; /* out */
     bool is_in_step;        /* out: all ranks ended in agreement, whatever the status */
 };
-
-static int usable_cores(void)
-{
-    cpu_set_t cores;
-
-    if (sched_getaffinity(0, sizeof(cores), &cores) != 0)
-        return 1;
-    return CPU_COUNT(&cores);
-}
 
 /* The CPU's, or a test's own, for everything that lives in host memory. */
 static const struct kernel_backend *host_backend(const struct group_run_options *options)
@@ -67,9 +57,9 @@ static enum tca_status load(const struct rank *rank, struct rank_device *device,
                             struct group_run *run)
 {
     const struct group_run_options *options = rank->options;
-    int threads = options->threads == 0 ? usable_cores() / rank->group->ranks : options->threads;
     struct model_shard_options shard = {.model_folder = options->model_folder,
-                                        .threads = threads < 1 ? 1 : threads,
+                                        .threads =
+                                            rank_threads(options->threads, rank->group->ranks),
                                         .kv_memory_bytes = (size_t)options->kv_memory_bytes,
                                         .max_sequences = options->max_sequences,
                                         .max_positions = options->max_positions,

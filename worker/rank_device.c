@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "worker/lockstep.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -88,4 +89,15 @@ void rank_device_close(struct rank_device *device)
     if (device->group != NULL && device->group != device->control)
         device->group->ops->destroy(device->group);
     *device = (struct rank_device){0};
+}
+
+int rank_threads(int wanted, int ranks)
+{
+    cpu_set_t cores;
+
+    if (wanted > 0)
+        return wanted;
+    if (sched_getaffinity(0, sizeof(cores), &cores) != 0 || CPU_COUNT(&cores) < ranks)
+        return 1;
+    return CPU_COUNT(&cores) / ranks;
 }

@@ -43,4 +43,8 @@ enum tca_status rank_device_open(enum device_wish wish, struct comm_group *contr
 /* Before `control` is destroyed; zeroed is a no-op. */
 void rank_device_close(struct rank_device *device);
 
+/* CPU threads for each of `ranks` on this machine: `wanted`, or with 0 an even share of the cores that
+ * this process may use, at least 1. */
+int rank_threads(int wanted, int ranks);
+
 #endif

@@ -6,7 +6,6 @@
 #include "worker/lockstep.h"
 #include "worker/rank_device.h"
 
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,15 +45,6 @@ static enum tca_status share_hosts(struct worker *worker)
     TCA_TRY(rank_hosts_init(&worker->hosts, group, worker->options->step_timeout_ms));
     memcpy(worker->report.host, worker->hosts.name[group->rank], sizeof(worker->report.host));
     return TCA_OK;
-}
-
-static int usable_cores(void)
-{
-    cpu_set_t cores;
-
-    if (sched_getaffinity(0, sizeof(cores), &cores) != 0)
-        return 1;
-    return CPU_COUNT(&cores);
 }
 
 /* Rank 0 attaches; every rank gets the settings, or learns that there are none. */
@@ -110,8 +100,6 @@ static void describe_device(struct worker *worker, int threads)
 
 static enum tca_status load(struct worker *worker, struct tca_error *error)
 {
-    int on_host = worker->hosts.own_ranks;
-    int threads = worker->settings.threads;
     struct model_shard_options options = {
         .model_folder = worker->settings.model_folder,
         .kv_memory_bytes = (size_t)worker->settings.kv_memory_bytes,
@@ -132,9 +120,7 @@ static enum tca_status load(struct worker *worker, struct tca_error *error)
     options.backend = worker->device.backend;
     options.device = worker->device.index;
     options.ranks_on_device = worker->device.ranks_on_device;
-    if (threads == 0)
-        threads = usable_cores() / on_host;
-    options.threads = threads < 1 ? 1 : threads;
+    options.threads = rank_threads(worker->settings.threads, worker->hosts.own_ranks);
     describe_device(worker, options.threads);
     TCA_TRY(model_shard_create(&options, worker->device.group, &worker->shard, error));
     worker->report.facts = *model_shard_facts(worker->shard);
