@@ -1,6 +1,6 @@
 #include "model/vocabulary.h"
 
-#include "model/hash.h"
+#include "base/hash.h"
 
 #include <stdbool.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 #include "model/word_cache.h"
 
-#include "model/hash.h"
+#include "base/hash.h"
 
 #include <stdlib.h>
 #include <string.h>

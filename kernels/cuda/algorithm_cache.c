@@ -1,5 +1,7 @@
 #include "kernels/cuda/algorithm_cache.h"
 
+#include "base/hash.h"
+
 #include <stdlib.h>
 
 /* A shape lives in one of WAYS places of its set; the oldest goes, and what was found by trials last. */
@@ -33,13 +35,10 @@ void algorithm_cache_destroy(struct algorithm_cache *cache)
 
 static size_t set_of(const struct matmul_shape *shape)
 {
-    uint64_t hash = 0xcbf29ce484222325U; /* FNV-1a */
     const int parts[] = {shape->rows,           shape->in,       shape->out,
                          (int)shape->out_dtype, shape->has_bias, shape->alignment};
 
-    for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++)
-        hash = (hash ^ (uint64_t)parts[i]) * 0x100000001b3U;
-    return (size_t)(hash >> 32) % SETS;
+    return (size_t)hash_bytes(parts, sizeof(parts)) % SETS;
 }
 
 static bool is_equal(const struct matmul_shape *a, const struct matmul_shape *b)

@@ -1,6 +1,6 @@
-/* Hashes of the tokenizer's tables. */
-#ifndef MODEL_HASH_H
-#define MODEL_HASH_H
+/* Hashes of tables in memory. */
+#ifndef BASE_HASH_H
+#define BASE_HASH_H
 
 #include <stddef.h>
 #include <stdint.h>
@@ -16,16 +16,17 @@ static inline uint64_t hash_mix(uint64_t x)
     return x ^ (x >> 33);
 }
 
-static inline uint64_t hash_bytes(const char *data, size_t bytes)
+static inline uint64_t hash_bytes(const void *data, size_t bytes)
 {
+    const char *next = data;
     uint64_t hash = bytes, tail = 0;
 
-    for (; bytes >= sizeof(tail); data += sizeof(tail), bytes -= sizeof(tail)) {
-        memcpy(&tail, data, sizeof(tail));
+    for (; bytes >= sizeof(tail); next += sizeof(tail), bytes -= sizeof(tail)) {
+        memcpy(&tail, next, sizeof(tail));
         hash = hash_mix(hash ^ tail);
     }
     tail = 0;
-    memcpy(&tail, data, bytes);
+    memcpy(&tail, next, bytes);
     return hash_mix(hash ^ tail);
 }
 
