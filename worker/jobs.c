@@ -1,5 +1,8 @@
 #include "worker/jobs.h"
 
+#include "base/min.h"
+
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -82,16 +85,12 @@ void document_job_advance(struct document_job *document, int64_t tokens, uint64_
     }
 }
 
-static int64_t least(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* What of it selects, and what of a prompt is its head. */
 static void plan_selection(struct question_job *question, int chunk_tokens)
 {
     const struct question_params *params = &question->params;
-    const int64_t observers = least(params->tokens, least(QUESTION_OBSERVERS_MAX, chunk_tokens));
+    const int64_t observers =
+        min_i64(params->tokens, min_i64(QUESTION_OBSERVERS_MAX, chunk_tokens));
 
     if (params->sparsity.method.rule == SELECT_DENSE)
         return;
@@ -167,7 +166,7 @@ int64_t question_job_base_tokens(const struct question_job *question)
 /* The head of an evicting prompt, run like a document. */
 static struct batch_sequence head_sequence(const struct question_job *question)
 {
-    const int64_t received = least(question->received, question->head_tokens);
+    const int64_t received = min_i64(question->received, question->head_tokens);
 
     return (struct batch_sequence){.kind = BATCH_QUESTION,
                                    .slot = question->head_slot,
