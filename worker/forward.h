@@ -4,8 +4,8 @@
  * item's rows over its own keys. The residual stream is f32. Two all-reduces a layer complete the
  * partial sums of o_proj and down. Ranks that share a KV head hold stripes of the sequences and
  * exchange what they need of one another (stripes.h); ranges are of a rank's own rows, every other
- * count of rows is of the whole sequence. The workspace is allocated once; a step allocates nothing.
- * Owned by the rank's thread; every rank runs the same steps in the same order. */
+ * count of rows is of the whole sequence. The workspace is allocated once; on GPUs a step allocates
+ * no device memory. Owned by the rank's thread; every rank runs the same steps in the same order. */
 #ifndef WORKER_FORWARD_H
 #define WORKER_FORWARD_H
 
