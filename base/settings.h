@@ -56,7 +56,7 @@ struct setting {
     int64_t min, max;           /* int64_t: the allowed range; both 0: any */
     double real_min, real_max;  /* double: the same */
     bool is_bytes;              /* int64_t: takes a suffix, powers of 1024 */
-    const char *const *choices; /* int, enum: NULL-terminated; names[i] is value i */
+    const char *const *choices; /* int, enum: NULL-terminated; choices[i] is value i */
 };
 
 struct settings_table {
