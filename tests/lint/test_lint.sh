@@ -5,8 +5,10 @@ set -eu
 lint=$1/tests/lint
 tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
-mkdir -p "$tree/tests/lint" "$tree/base" "$tree/model" "$tree/worker"
+mkdir -p "$tree/tests/lint" "$tree/docs" "$tree/bin"
+(cd "$tree" && mkdir base proto kernels comm model worker coordinator client calibrate)
 cp "$lint"/layers.txt "$lint"/sizes_allowed.txt "$tree/tests/lint/"
+cp "$1/docs/make_configuration.sh" "$tree/docs/"
 cp "$1/.clang-format" "$tree/"
 cd "$tree"
 git init -q .
@@ -34,9 +36,23 @@ expect() {
     rm -f ./*/planted.[ch]
 }
 
-for check in layers sizes format; do
+# program NAME LINE: one whose table of settings is this line
+program() {
+    printf '#!/bin/sh\necho "%s"\n' "$2" >"bin/$1"
+    chmod +x "bin/$1"
+}
+
+echo 'Life begins with `plain_get()`.' >docs/ARCHITECTURE.md
+printf '\nint plain_get(void)\n{\n    return 0;\n}\n' >>model/plain.c
+for name in tca-coordinator tca-worker tca tca-calibrate; do
+    program $name "| --name | of $name |"
+done
+docs/make_configuration.sh bin >docs/configuration.md
+
+for check in layers sizes format names; do
     expect clean $check 'a tree in order'
 done
+expect clean configuration 'a tree in order' bin
 
 echo '#include "coordinator/server.h"' >worker/planted.c
 expect found layers 'the worker includes the coordinator'
@@ -67,4 +83,25 @@ expect found sizes 'a listed file beyond its length'
 
 printf 'int  x ;\n' >base/planted.c
 expect found format 'loose spacing'
+
+echo 'Then comes `planted_take()`.' >>docs/ARCHITECTURE.md
+expect found names 'a function that is nowhere'
+printf 'static int plain(void)\n{\n    return planted_take();\n}\n' >base/planted.c
+expect found names 'a function that is called alone'
+printf 'enum tca_status planted_take(void);\n' >base/planted.h
+expect found names 'a function that is declared alone'
+for head in 'static struct planted *planted_take(void)' 'planted_take(void)'; do
+    printf '%s\n{\n}\n' "$head" >base/planted.c
+    expect clean names 'a function that is there'
+done
+echo '`command_planted()` too.' >docs/ARCHITECTURE.md
+expect found names 'a command that is nowhere'
+echo 'COMMAND_FUNCTION(planted)' >client/planted.c
+expect clean names 'a command that is there'
+
+program tca-worker '| --planted | new |'
+expect found configuration 'a setting that the page lacks' bin
+program tca-worker '| --name | of tca-worker |'
+echo '| --planted | gone |' >>docs/configuration.md
+expect found configuration 'a setting that only the page has' bin
 exit $failures
