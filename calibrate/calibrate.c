@@ -222,10 +222,11 @@ static enum tca_status start(void *context, const struct group_run *run)
     enum tca_status status = samples == NULL ? TCA_ERR_NO_MEMORY : TCA_OK;
 
     /* The others wait for rank 0: it tells a failure too. */
-    TCA_TRY(lockstep_agree(group, status, GROUP_RUN_TIMEOUT_MS));
-    if (group->rank == 0)
+    status = lockstep_agree(group, status, GROUP_RUN_TIMEOUT_MS);
+    if (status == TCA_OK && group->rank == 0)
         samples->status = prepare(calibration, samples);
-    status = group->ops->broadcast(group, samples, sizeof(*samples), 0, GROUP_RUN_TIMEOUT_MS);
+    if (status == TCA_OK)
+        status = group->ops->broadcast(group, samples, sizeof(*samples), 0, GROUP_RUN_TIMEOUT_MS);
     if (status == TCA_OK)
         status = (enum tca_status)samples->status;
     if (status == TCA_OK)
