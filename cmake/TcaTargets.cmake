@@ -21,40 +21,62 @@ endfunction()
 set(TCA_TEST_ENVIRONMENT "TCA_SOURCE=${PROJECT_SOURCE_DIR}"
                          "TSAN_OPTIONS=ignore_noninstrumented_modules=1")
 
-# tca_test(FILE.c LABEL label [RANKS n] [TIMEOUT s] DEPENDS target..)
-# LABEL is unit (nothing), gpu (one GPU), dist (several ranks) or e2e. Exit code 77 = skipped.
-function(tca_test source)
-  cmake_parse_arguments(ARG "" "LABEL;RANKS;TIMEOUT" "DEPENDS" ${ARGN})
-  get_filename_component(name ${source} NAME_WE)
-  tca_program(${name} SOURCES ${source} DEPENDS ${ARG_DEPENDS} cmocka)
-  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
-  if(ARG_RANKS)
-    add_test(NAME ${name}
-             COMMAND ${PROJECT_SOURCE_DIR}/tests/support/mpirun.sh ${ARG_RANKS} $<TARGET_FILE:${name}>)
-    set_tests_properties(${name} PROPERTIES PROCESSORS 2)
-  else()
-    add_test(NAME ${name} COMMAND ${name})
-  endif()
-  if(NOT ARG_TIMEOUT)
-    set(ARG_TIMEOUT 120)
-  endif()
-  set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL} SKIP_RETURN_CODE 77
+# tca_test_properties(NAME LABELS label.. TIMEOUT s [PROCESSORS n] [ENVIRONMENT NAME=value..])
+# What tests of every kind have. PROCESSORS: those that it keeps busy, 1 unless told. A test labelled
+# gpu has the GPUs for itself. Exit code 77 = skipped.
+function(tca_test_properties name)
+  cmake_parse_arguments(ARG "" "TIMEOUT;PROCESSORS" "LABELS;ENVIRONMENT" ${ARGN})
+  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" SKIP_RETURN_CODE 77
                        TIMEOUT ${ARG_TIMEOUT}
-                       ENVIRONMENT "${TCA_TEST_ENVIRONMENT}")
-  if(ARG_LABEL STREQUAL gpu)
+                       ENVIRONMENT "${TCA_TEST_ENVIRONMENT};${ARG_ENVIRONMENT}")
+  if(ARG_PROCESSORS)
+    set_tests_properties(${name} PROPERTIES PROCESSORS ${ARG_PROCESSORS})
+  endif()
+  if(gpu IN_LIST ARG_LABELS)
     set_tests_properties(${name} PROPERTIES RESOURCE_LOCK gpu)
   endif()
 endfunction()
 
-# tca_python_test(NAME SCRIPT.py LABELS label.. [TIMEOUT s] [ARGUMENTS a..])
-# ARGUMENTS may hold generator expressions ($<TARGET_FILE:tca>). Exit code 77 = skipped.
+# tca_test(FILE.c LABEL label [TIMEOUT s] DEPENDS target..)
+# LABEL is unit (nothing) or gpu (one GPU).
+function(tca_test source)
+  cmake_parse_arguments(ARG "" "LABEL;TIMEOUT" "DEPENDS" ${ARGN})
+  get_filename_component(name ${source} NAME_WE)
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  tca_program(${name} SOURCES ${source} DEPENDS ${ARG_DEPENDS} cmocka)
+  add_test(NAME ${name} COMMAND ${name})
+  tca_test_properties(${name} LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})
+endfunction()
+
+# tca_ranks_test(NAME RANKS n PROGRAM target LABELS label.. [TIMEOUT s] [ARGUMENTS a..])
+# A program as n ranks on this host. LABELS: dist, or gpu where each rank takes a GPU. Leaks are not
+# looked for: Open MPI itself keeps memory until the process ends.
+function(tca_ranks_test name)
+  cmake_parse_arguments(ARG "" "RANKS;PROGRAM;TIMEOUT" "LABELS;ARGUMENTS" ${ARGN})
+  set(processors 2)
+  if(gpu IN_LIST ARG_LABELS)
+    set(processors)
+  endif()
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  add_test(NAME ${name} COMMAND ${PROJECT_SOURCE_DIR}/tests/support/mpirun.sh ${ARG_RANKS}
+                                $<TARGET_FILE:${ARG_PROGRAM}> ${ARG_ARGUMENTS})
+  tca_test_properties(${name} LABELS ${ARG_LABELS} TIMEOUT ${ARG_TIMEOUT} PROCESSORS ${processors}
+                      ENVIRONMENT ASAN_OPTIONS=detect_leaks=0)
+endfunction()
+
+# tca_python_test(NAME SCRIPT.py LABELS label.. [TIMEOUT s] [PROCESSORS n] [ARGUMENTS a..])
+# ARGUMENTS may hold generator expressions ($<TARGET_FILE:tca>).
 function(tca_python_test name script)
-  cmake_parse_arguments(ARG "" "TIMEOUT" "LABELS;ARGUMENTS" ${ARGN})
-  add_test(NAME ${name} COMMAND ${PROJECT_SOURCE_DIR}/tests/support/python.sh
-                                ${CMAKE_CURRENT_SOURCE_DIR}/${script} ${ARG_ARGUMENTS})
+  cmake_parse_arguments(ARG "" "TIMEOUT;PROCESSORS" "LABELS;ARGUMENTS" ${ARGN})
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 300)
   endif()
-  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" SKIP_RETURN_CODE 77
-                       TIMEOUT ${ARG_TIMEOUT} ENVIRONMENT "${TCA_TEST_ENVIRONMENT}")
+  add_test(NAME ${name} COMMAND ${PROJECT_SOURCE_DIR}/tests/support/python.sh
+                                ${CMAKE_CURRENT_SOURCE_DIR}/${script} ${ARG_ARGUMENTS})
+  tca_test_properties(${name} LABELS ${ARG_LABELS} TIMEOUT ${ARG_TIMEOUT}
+                      PROCESSORS ${ARG_PROCESSORS})
 endfunction()
