@@ -67,7 +67,7 @@ echo "   $(seconds_since "$start")"
 [ "$("$bin/tca" info | grep -cE '^[0-9]+ +READY')" -eq 2 ] || fail "there are not two ranks"
 
 echo "== upload a text with planted facts"
-python3 tests/support/corpus.py --bytes 180000 --facts 3 --seed "$seed" --out "$work/text.txt" \
+python3 tools/corpus.py --bytes 180000 --facts 3 --seed "$seed" --out "$work/text.txt" \
     --questions "$work/questions.json"
 "$bin/tca" put "$work/text.txt" --id quickstart >/dev/null
 tokens=$("$bin/tca" --json get quickstart | sed 's/.*"token_count": *"\([0-9]*\)".*/\1/')

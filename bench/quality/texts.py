@@ -1,6 +1,6 @@
 """Real text, in two parts that share no file: one to calibrate on, one to test on.
 
-By default it is the text that tests/support/corpus.py finds on a Debian machine (documentation
+By default it is the text that tools/corpus.py finds on a Debian machine (documentation
 first), else the texts under a folder. Which part a file belongs to follows from its path below its
 root, so that it does not depend on what else is there."""
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests" / "support"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tools"))
 import corpus  # noqa: E402
 
 PARTS = ("calibration", "test")

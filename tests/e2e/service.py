@@ -14,7 +14,7 @@ import tempfile
 import threading
 
 SOURCE = pathlib.Path(os.environ.get("TCA_SOURCE", pathlib.Path(__file__).resolve().parents[2]))
-sys.path[:0] = [str(SOURCE / "tests" / "unit" / "proto"), str(SOURCE / "tests" / "support")]
+sys.path[:0] = [str(SOURCE / "tests" / "unit" / "proto"), str(SOURCE / "tools")]
 
 from stubs import SKIPPED, Stubs  # noqa: E402
 

@@ -24,7 +24,7 @@ import random
 import re
 import sys
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 NEEDLE_TOKENIZER = REPOSITORY / "models" / "needle-9m" / "tokenizer.json"
 
 # Searched in this order: the next group is used when the one before it runs out of text.
