@@ -2,7 +2,6 @@
 
 #include "base/min.h"
 
-
 #include <stdlib.h>
 #include <string.h>
 
