@@ -13,6 +13,7 @@
 enum {
     IDS_PER_MESSAGE = 65536,
     SILENCE_MS = 30 * 1000, /* rank 0 speaks every second, from a timer */
+    AWAY_MS = 1000,         /* between two ticks: many times the timer's period */
     PENDING_MAX = 256,
     HELLO_BYTES_MAX = 4096, /* of strangers; the admitted group's messages are our own */
 };
@@ -412,6 +413,10 @@ void worker_link_tick(struct coordinator *coordinator, int64_t now_ms)
     struct worker_link *link = &coordinator->link;
 
     flush(link);
+    /* This process itself stood still: what the group said meanwhile is yet to be read. */
+    if (now_ms - link->ticked_ms > AWAY_MS)
+        link->heard_ms = now_ms;
+    link->ticked_ms = now_ms;
     if (link->state == WORKER_LINK_READY && now_ms - link->heard_ms > SILENCE_MS)
         coordinator_group_lost(coordinator, "the workers have gone silent");
 }

@@ -28,7 +28,7 @@ struct worker_link {
     enum worker_link_state state;
     struct rpc_call *call; /* NULL: none */
     struct outgoing_message *first, *last;
-    int64_t heard_ms;               /* monotonic; the last message */
+    int64_t heard_ms, ticked_ms;    /* monotonic; the last message, the last tick */
     Tca__Control__V1__Ready *ready; /* owned; what the group is */
 };
 
@@ -43,7 +43,7 @@ void worker_link_open_question(struct coordinator *coordinator, const struct que
 void worker_link_cancel_question(struct worker_link *link, uint64_t key);
 void worker_link_stop(struct worker_link *link); /* the group leaves */
 
-/* Send what waits; a group that has not spoken for long is lost. */
+/* Send what waits; a group that has not spoken for long, while this process ran, is lost. */
 void worker_link_tick(struct coordinator *coordinator, int64_t now_ms);
 
 #endif
