@@ -88,6 +88,7 @@ struct document {
     bool is_in_tokenizer_task;
     bool has_tokens;
     bool is_restored; /* from before the start: takes free memory, makes no room */
+    bool is_recalled; /* QUEUED for its questions alone */
     bool is_closing;  /* the group has been told to free its KV */
     bool is_removed_from_disk;
 };

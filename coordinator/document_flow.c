@@ -440,9 +440,16 @@ void document_flow_queue(struct coordinator *coordinator, struct document *docum
     move(coordinator, document, DOCUMENT_QUEUED);
     document->queued = ++coordinator->last_turn;
     document->is_restored = false;
+    document->is_recalled = false;
     if (document->token_count == 0)
         document_flow_tokenize(coordinator, document);
     document_flow_publish(coordinator, document);
+}
+
+void document_flow_recall(struct coordinator *coordinator, struct document *document)
+{
+    document_flow_queue(coordinator, document);
+    document->is_recalled = document->state == DOCUMENT_QUEUED;
 }
 
 /* Free its KV in the group, if any. */

@@ -44,8 +44,10 @@ void document_flow_save_and_reply(struct coordinator *coordinator, struct docume
 /* Answer the call with the document. */
 void document_flow_reply(struct coordinator *coordinator, struct rpc_call *call,
                          const struct document *document);
-/* All bytes are here, or a question wants it back: QUEUED, and tokenised when its turn nears. */
+/* All bytes are here, or are put again: QUEUED, and tokenised when its turn nears. */
 void document_flow_queue(struct coordinator *coordinator, struct document *document);
+/* The same for a question; without any left it is STORED again. */
+void document_flow_recall(struct coordinator *coordinator, struct document *document);
 void document_flow_tokenize(struct coordinator *coordinator, struct document *document);
 /* FAILED; its questions end too. */
 void document_flow_fail(struct coordinator *coordinator, struct document *document,

@@ -30,6 +30,18 @@ static bool is_before(const struct document *one, const struct document *other)
     return is_wanted != (other->questions > 0) ? is_wanted : one->queued < other->queued;
 }
 
+/* Documents whose questions have all gone before their turn came push nobody out. */
+static void store_unwanted(struct coordinator *coordinator)
+{
+    for (size_t i = 0; i < coordinator->documents.count; i++) {
+        struct document *document = coordinator->documents.rows[i];
+
+        if (document->state == DOCUMENT_QUEUED && document->is_recalled && !document->is_pinned &&
+            document->questions == 0 && !document->is_in_tokenizer_task)
+            document_flow_store(coordinator, document);
+    }
+}
+
 /* The QUEUED document whose turn it is, of those whose tokens are counted. */
 static struct document *next_document(const struct coordinator *coordinator)
 {
@@ -172,6 +184,7 @@ void scheduler_run(struct coordinator *coordinator)
 {
     if (coordinator->phase != COORDINATOR_SERVING)
         return;
+    store_unwanted(coordinator);
     while (start_document(coordinator))
         continue;
     start_questions(coordinator);

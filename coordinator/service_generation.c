@@ -200,11 +200,9 @@ static enum tca_status start_ask(struct coordinator *coordinator, struct rpc_cal
     rpc_call_set_user(call, question);
     question_flow_add(coordinator, question, document);
     if (document != NULL && document->state == DOCUMENT_STORED)
-        document_flow_queue(coordinator, document);
-    if (document != NULL) {
-        document->is_restored = false;
+        document_flow_recall(coordinator, document);
+    if (document != NULL)
         document->last_used_ms = clock_unix_ms();
-    }
     task_queue_post(coordinator->request_tokenizer, &task->task);
     return TCA_OK;
 }

@@ -290,7 +290,7 @@ static void start_resumed(struct coordinator *coordinator, struct upload_stream 
 static void join_same(struct coordinator *coordinator, struct upload_stream *stream,
                       struct document *document)
 {
-    document->is_restored = false; /* somebody wants it now */
+    document->is_restored = document->is_recalled = false; /* somebody wants it now */
     if (document->state == DOCUMENT_STORED) {
         document_flow_queue(coordinator, document);
         scheduler_run(coordinator);
