@@ -37,7 +37,8 @@ void admission_init(struct admission *admission, int64_t capacity_tokens, double
 
 static bool can_leave(const struct document *document)
 {
-    return document->state == DOCUMENT_READY && document->questions == 0 && !document->is_pinned;
+    return document->state == DOCUMENT_READY && document->questions == document->held_questions &&
+           !document->is_pinned;
 }
 
 /* The next to leave: the one whose last use is the longest ago, among those not yet chosen. */

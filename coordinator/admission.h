@@ -20,7 +20,7 @@
 enum { ADMISSION_GRAIN_TOKENS = 64 };
 
 enum admission_policy {
-    ADMISSION_LRU,    /* the least recently used document that nothing holds makes room */
+    ADMISSION_LRU,    /* the least recently used document that no question reads makes room */
     ADMISSION_REFUSE, /* nothing makes room */
 };
 

@@ -79,16 +79,21 @@ struct document {
     struct sha256 *sha;         /* the same; owned */
     struct token_ids tokens;    /* owned; only from tokenising until the group has them */
     uint64_t queued;            /* its turn among the QUEUED */
+    int64_t waits_since_ms;     /* monotonic; QUEUED, first, and without memory; 0: not yet */
+    uint64_t waits_since_key;   /* then: those with larger keys have passed it */
     uint64_t key;               /* its KV in the worker group, 0: none */
     int64_t kv_tokens;          /* reserved there */
     struct watcher *watchers;   /* calls that get its events; see document_flow.h */
     int questions;              /* waiting or running over it */
+    int held_questions;         /* of them, waiting until others have had the memory */
+    int64_t holds_since_ms;     /* monotonic; questions asked since then are held, 0: none */
     int disk_tasks;             /* that work on its files */
     bool is_being_uploaded;     /* a stream writes to it */
     bool is_in_tokenizer_task;
     bool has_tokens;
     bool is_restored; /* from before the start: takes free memory, makes no room */
     bool is_recalled; /* QUEUED for its questions alone */
+    bool goes_first;  /* a document that questions wait for was stored for it */
     bool is_closing;  /* the group has been told to free its KV */
     bool is_removed_from_disk;
 };

@@ -441,6 +441,8 @@ void document_flow_queue(struct coordinator *coordinator, struct document *docum
     document->queued = ++coordinator->last_turn;
     document->is_restored = false;
     document->is_recalled = false;
+    document->goes_first = false;
+    document->waits_since_ms = 0;
     if (document->token_count == 0)
         document_flow_tokenize(coordinator, document);
     document_flow_publish(coordinator, document);
@@ -452,10 +454,20 @@ void document_flow_recall(struct coordinator *coordinator, struct document *docu
     document->is_recalled = document->state == DOCUMENT_QUEUED;
 }
 
+/* Does the group have a question over it? */
+static bool is_read(const struct coordinator *coordinator, const struct document *document)
+{
+    const struct question *question = coordinator->questions;
+
+    while (question != NULL && (question->document != document || question->key == 0))
+        question = question->next;
+    return question != NULL;
+}
+
 /* Free its KV in the group, if any. */
 static void free_kv(struct coordinator *coordinator, struct document *document)
 {
-    if (document->key == 0 || document->is_closing || document->questions > 0)
+    if (document->key == 0 || document->is_closing || is_read(coordinator, document))
         return;
     document->is_closing = true;
     admission_close_document(&coordinator->admission, document->kv_tokens);

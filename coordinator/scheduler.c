@@ -13,6 +13,10 @@
 /* A short document does not wait for a long one's whole prefill, and few share the group. */
 enum { PREFILLS_MAX = 2 };
 
+/* So long the first of the queue waits for documents that are being asked, before new questions
+ * over them wait for it. */
+enum { PATIENCE_MS = 10 * 1000 };
+
 static int count_prefills(const struct coordinator *coordinator)
 {
     int prefills = 0;
@@ -27,6 +31,8 @@ static bool is_before(const struct document *one, const struct document *other)
 {
     const bool is_wanted = one->questions > 0;
 
+    if (one->goes_first != other->goes_first)
+        return one->goes_first;
     return is_wanted != (other->questions > 0) ? is_wanted : one->queued < other->queued;
 }
 
@@ -42,8 +48,29 @@ static void store_unwanted(struct coordinator *coordinator)
     }
 }
 
-/* The QUEUED document whose turn it is, of those whose tokens are counted. */
-static struct document *next_document(const struct coordinator *coordinator)
+/* May `document` begin while `head` waits? It does where it fits now, and beside the head: what
+ * the head waits for has then still to make no more room than before. */
+static bool may_pass(const struct coordinator *coordinator, const struct document *head,
+                     const struct document *document)
+{
+    const struct admission *admission = &coordinator->admission;
+    const int64_t wanted = admission_sequence_tokens(admission, document->token_count);
+    int64_t beside = admission_sequence_tokens(admission, head->token_count);
+
+    for (size_t i = 0; i < coordinator->documents.count; i++) {
+        const struct document *row = coordinator->documents.rows[i];
+
+        if (row->is_pinned || row->key > head->waits_since_key)
+            beside += row->kv_tokens;
+    }
+    return document != head && wanted <= admission->document_pool - admission->document_used &&
+           wanted <= admission->document_pool - beside;
+}
+
+/* The QUEUED document whose turn it is, of those whose tokens are counted; that may pass `head`,
+ * unless it is NULL. */
+static struct document *next_document(const struct coordinator *coordinator,
+                                      const struct document *head)
 {
     struct document *next = NULL;
 
@@ -51,7 +78,8 @@ static struct document *next_document(const struct coordinator *coordinator)
         struct document *document = coordinator->documents.rows[i];
 
         if (document->state == DOCUMENT_QUEUED && document->token_count > 0 && document->key == 0 &&
-            (next == NULL || is_before(document, next)))
+            (next == NULL || is_before(document, next)) &&
+            (head == NULL || may_pass(coordinator, head, document)))
             next = document;
     }
     return next;
@@ -94,11 +122,98 @@ static bool find_attention(struct coordinator *coordinator, struct document *doc
     return false;
 }
 
-/* Try to begin the next document's prefill. true: look again, the queue has changed. */
-static bool start_document(struct coordinator *coordinator)
+/* The document whose KV is the oldest, of those that could make room and do not yet hold: an order
+ * that new questions do not change. */
+static struct document *next_to_hold(const struct coordinator *coordinator)
+{
+    struct document *oldest = NULL;
+
+    for (size_t i = 0; i < coordinator->documents.count; i++) {
+        struct document *document = coordinator->documents.rows[i];
+
+        if (document->state == DOCUMENT_READY && !document->is_pinned &&
+            document->holds_since_ms == 0 && (oldest == NULL || document->key < oldest->key))
+            oldest = document;
+    }
+    return oldest;
+}
+
+static bool is_held(const struct question *question)
+{
+    const struct document *document = question->document;
+
+    /* Whom it was brought back for, asks it before it leaves again. */
+    return question->state == QUESTION_WAITING && document != NULL &&
+           document->state == DOCUMENT_READY && document->holds_since_ms != 0 &&
+           question->asked_ms > document->holds_since_ms &&
+           question->asked_ms > document->work_started_ms;
+}
+
+static void release_all(struct coordinator *coordinator)
+{
+    for (size_t i = 0; i < coordinator->documents.count; i++) {
+        coordinator->documents.rows[i]->holds_since_ms = 0;
+        coordinator->documents.rows[i]->held_questions = 0;
+    }
+}
+
+/* Where the first of the queue has waited for long, new questions over as many documents as it
+ * needs wait too, until it has their memory; then they bring them back. */
+static void hold_back(struct coordinator *coordinator, const struct document *head)
+{
+    const struct admission *admission = &coordinator->admission;
+    int64_t missing;
+
+    release_all(coordinator);
+    if (head == NULL || head->waits_since_ms == 0 ||
+        clock_monotonic_ms() - head->waits_since_ms < PATIENCE_MS)
+        return;
+    missing = admission_sequence_tokens(admission, head->token_count) - admission->document_pool +
+              admission->document_used - admission->document_closing;
+    while (missing > 0) {
+        struct document *document = next_to_hold(coordinator);
+
+        if (document == NULL) {
+            release_all(coordinator); /* it waits for prefills: holding back makes no room */
+            return;
+        }
+        document->holds_since_ms = head->waits_since_ms + PATIENCE_MS;
+        missing -= document->kv_tokens;
+    }
+    for (struct question *question = coordinator->questions; question != NULL;
+         question = question->next)
+        if (is_held(question))
+            question->document->held_questions++;
+}
+
+/* They become STORED; with questions that are held, QUEUED behind `document`. */
+static void make_room(struct coordinator *coordinator, struct document *document,
+                      struct document *const *victims, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        log_info("document %s: stored, to make room for %s", victims[i]->id, document->id);
+        document_flow_store(coordinator, victims[i]);
+        if (victims[i]->questions == 0)
+            continue;
+        document_flow_recall(coordinator, victims[i]);
+        document->goes_first = true;
+    }
+}
+
+static void note_waiting(const struct coordinator *coordinator, struct document *document)
+{
+    if (document->waits_since_ms != 0)
+        return;
+    document->waits_since_ms = clock_monotonic_ms();
+    document->waits_since_key = coordinator->last_key;
+}
+
+/* Try to begin a document's prefill. *answer_out: what admission says; true: the queue has
+ * changed. */
+static bool try_document(struct coordinator *coordinator, struct document *document,
+                         enum admission_answer *answer_out)
 {
     struct document_table *table = &coordinator->documents;
-    struct document *document = next_document(coordinator);
     struct document **victims;
     enum admission_answer answer;
     struct attention attention;
@@ -106,8 +221,7 @@ static bool start_document(struct coordinator *coordinator)
     bool is_changed = false;
     size_t count;
 
-    if (document == NULL || count_prefills(coordinator) >= PREFILLS_MAX)
-        return false;
+    *answer_out = ADMISSION_NOW;
     if (!find_attention(coordinator, document, &attention))
         return true;
     victims = malloc(table->count * sizeof(struct document *));
@@ -127,12 +241,10 @@ static bool start_document(struct coordinator *coordinator)
         is_changed = document->state != DOCUMENT_QUEUED;
         break;
     case ADMISSION_EVICT:
-        for (size_t i = 0; i < count; i++) {
-            log_info("document %s: stored, to make room for %s", victims[i]->id, document->id);
-            document_flow_store(coordinator, victims[i]);
-        }
+        make_room(coordinator, document, victims, count);
         break;
     case ADMISSION_WAIT:
+        note_waiting(coordinator, document);
         break;
     case ADMISSION_FULL:
         if (reason.text[0] == '\0')
@@ -147,7 +259,26 @@ static bool start_document(struct coordinator *coordinator)
         break;
     }
     free(victims);
+    *answer_out = answer;
     return is_changed;
+}
+
+/* Try to begin the next document's prefill, or that of one that may pass it. true: look again, the
+ * queue has changed. */
+static bool start_document(struct coordinator *coordinator)
+{
+    struct document *document = next_document(coordinator, NULL);
+    enum admission_answer answer;
+
+    hold_back(coordinator, document);
+    if (document == NULL || count_prefills(coordinator) >= PREFILLS_MAX)
+        return false;
+    if (try_document(coordinator, document, &answer))
+        return true;
+    if (answer != ADMISSION_WAIT)
+        return false;
+    document = next_document(coordinator, document);
+    return document != NULL && try_document(coordinator, document, &answer);
 }
 
 /* Questions. */
@@ -170,7 +301,7 @@ static void start_questions(struct coordinator *coordinator)
          question = question->next) {
         const struct document *document = question->document;
 
-        if (question->state != QUESTION_WAITING || !question->is_measured ||
+        if (question->state != QUESTION_WAITING || !question->is_measured || is_held(question) ||
             (document != NULL && document->state != DOCUMENT_READY))
             continue;
         /* Later ones do not overtake the first that must wait for memory. */

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "coordinator/coordinator_state.h"
 #include "coordinator/document_flow.h"
+#include "coordinator/group_flow.h"
 #include "coordinator/question_flow.h"
 #include "coordinator/scheduler.h"
 #include "tca.pb-c.h"
@@ -93,12 +94,27 @@ static void put(struct scene *scene, struct document *document)
     scheduler_run(&scene->coordinator);
 }
 
-/* As the group says it. */
+/* The group's words. */
+
 static void become_ready(struct scene *scene, struct document *document)
 {
+    Tca__Control__V1__DocumentDone done = TCA__CONTROL__V1__DOCUMENT_DONE__INIT;
+
     assert_int_equal(document->state, DOCUMENT_PREFILLING);
-    assert_int_equal(document_move(document, DOCUMENT_READY, 0), TCA_OK);
-    scheduler_run(&scene->coordinator);
+    done.key = document->key;
+    done.state = TCA__CONTROL__V1__DOCUMENT_DONE__STATE__READY;
+    group_document_done(&scene->coordinator, &done);
+}
+
+static void become_closed(struct scene *scene, struct document *document)
+{
+    Tca__Control__V1__DocumentDone done = TCA__CONTROL__V1__DOCUMENT_DONE__INIT;
+
+    assert_true(document->is_closing);
+    give_tokens(document);
+    done.key = document->key;
+    done.state = TCA__CONTROL__V1__DOCUMENT_DONE__STATE__CLOSED;
+    group_document_done(&scene->coordinator, &done);
 }
 
 static struct document *add_ready(struct scene *scene, const char *id, int grains)
@@ -174,12 +190,110 @@ static void what_was_put_or_pinned_stays_queued(void **state)
     assert_int_equal(pinned->state, DOCUMENT_QUEUED);
 }
 
+static void what_fits_beside_the_first_passes_it(void **state)
+{
+    struct scene *scene = *state;
+    struct document *busy = add_ready(scene, "busy", 20);
+    struct document *first = add_document(scene, "first", 90);
+    struct document *one = add_document(scene, "one", 10), *two = add_document(scene, "two", 10);
+    struct question *running = ask(scene, busy);
+
+    put(scene, first);
+    put(scene, one);
+    assert_int_equal(one->state, DOCUMENT_PREFILLING);
+    put(scene, two); /* room there is, but with it the first would wait for one of them */
+    assert_int_equal(two->state, DOCUMENT_QUEUED);
+    become_ready(scene, one);
+    assert_int_equal(two->state, DOCUMENT_QUEUED);
+    leave(scene, running);
+    become_closed(scene, busy);
+    assert_int_equal(first->state, DOCUMENT_PREFILLING);
+}
+
+/* As if all that has happened to it had happened a minute earlier. */
+static void age(struct document *document)
+{
+    document->waits_since_ms -= 60 * 1000;
+    document->work_started_ms -= 60 * 1000;
+}
+
+static void a_document_that_is_always_asked_makes_room_at_last(void **state)
+{
+    struct scene *scene = *state;
+    struct document *asked = add_ready(scene, "asked", 80);
+    struct document *first = add_document(scene, "first", 60);
+    struct question *early, *running, *held;
+
+    age(asked);
+    early = ask(scene, asked);
+    put(scene, first);
+    running = ask(scene, asked); /* the first has not waited for long */
+    assert_int_equal(running->state, QUESTION_RUNNING);
+    age(first);
+    held = ask(scene, asked);
+    assert_int_equal(held->state, QUESTION_WAITING);
+    leave(scene, early);
+    assert_int_equal(asked->state, DOCUMENT_READY); /* one still reads it */
+    leave(scene, running);
+    assert_int_equal(asked->state, DOCUMENT_QUEUED);
+    become_closed(scene, asked);
+    assert_int_equal(first->state, DOCUMENT_PREFILLING); /* though nobody asks it */
+
+    become_ready(scene, first);
+    assert_int_equal(first->state, DOCUMENT_STORED);
+    become_closed(scene, first);
+    become_ready(scene, asked);
+    assert_int_equal(held->state, QUESTION_RUNNING);
+}
+
+static void who_brought_a_document_back_asks_it_before_it_leaves(void **state)
+{
+    struct scene *scene = *state;
+    struct document *asked = add_document(scene, "asked", 80);
+    struct document *first = add_document(scene, "first", 60);
+    struct question *own = ask(scene, asked), *held;
+
+    put(scene, first);
+    age(first);
+    become_ready(scene, asked);
+    assert_int_equal(own->state, QUESTION_RUNNING);
+    age(asked);
+    held = ask(scene, asked);
+    assert_int_equal(held->state, QUESTION_WAITING);
+    leave(scene, own);
+    become_closed(scene, asked);
+    become_ready(scene, first);
+    assert_int_equal(asked->state, DOCUMENT_QUEUED);
+    leave(scene, held); /* nor is it brought back for nobody */
+    assert_int_equal(asked->state, DOCUMENT_STORED);
+}
+
+static void a_document_that_is_not_in_the_way_is_not_held(void **state)
+{
+    struct scene *scene = *state;
+    struct document *asked = add_ready(scene, "asked", 60);
+    struct document *other = add_ready(scene, "other", 30);
+    struct document *first = add_document(scene, "first", 70);
+
+    age(asked);
+    age(other);
+    ask(scene, asked);
+    put(scene, first);
+    age(first);
+    assert_int_equal(ask(scene, other)->state, QUESTION_RUNNING);
+    assert_int_equal(ask(scene, asked)->state, QUESTION_WAITING);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make, clean)
     const struct CMUnitTest tests[] = {
         TEST(a_document_that_no_question_wants_any_more_is_stored_again),
         TEST(what_was_put_or_pinned_stays_queued),
+        TEST(what_fits_beside_the_first_passes_it),
+        TEST(a_document_that_is_always_asked_makes_room_at_last),
+        TEST(who_brought_a_document_back_asks_it_before_it_leaves),
+        TEST(a_document_that_is_not_in_the_way_is_not_held),
     };
 #undef TEST
 
