@@ -137,6 +137,7 @@ void admission_free_document(struct admission *admission, int64_t kv_tokens)
 {
     admission->document_closing -= kv_tokens;
     admission->document_used -= kv_tokens;
+    admission->frees++;
 }
 
 int64_t admission_core_tokens(const struct admission *admission, const struct attention *attention,
@@ -205,10 +206,22 @@ void admission_take_question(struct admission *admission, int64_t kv_tokens)
 void admission_shrink_question(struct admission *admission, int64_t kv_tokens)
 {
     admission->question_used -= kv_tokens;
+    admission->frees++;
 }
 
 void admission_give_back_question(struct admission *admission, int64_t kv_tokens)
 {
     admission->question_used -= kv_tokens;
     admission->running--;
+    admission->frees++;
+}
+
+bool admission_is_idle(const struct admission *admission)
+{
+    return admission->running == 0 && admission->document_closing == 0;
+}
+
+bool admission_may_retry(const struct admission *admission, uint64_t retry_at)
+{
+    return admission->frees >= retry_at || admission_is_idle(admission);
 }

@@ -33,6 +33,7 @@ struct admission {
     int64_t document_closing; /* of document_used: will be free soon */
     int64_t question_used;
     int max_running, running; /* questions */
+    uint64_t frees;           /* how often memory has come back */
     int64_t window_tokens;    /* that every rule keeps */
     int kv_heads, ranks;      /* of the group */
 };
@@ -86,5 +87,11 @@ void admission_take_question(struct admission *admission, int64_t kv_tokens);
 /* It holds so many less from now on. */
 void admission_shrink_question(struct admission *admission, int64_t kv_tokens);
 void admission_give_back_question(struct admission *admission, int64_t kv_tokens);
+
+/* The sums are those of an average rank; one that holds more may refuse what is taken here. It is
+ * worth another try when `frees` has reached retry_at, or nothing holds memory that will come back:
+ * what is refused then fits never. */
+bool admission_is_idle(const struct admission *admission);
+bool admission_may_retry(const struct admission *admission, uint64_t retry_at);
 
 #endif

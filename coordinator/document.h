@@ -83,6 +83,7 @@ struct document {
     uint64_t waits_since_key;   /* then: those with larger keys have passed it */
     uint64_t key;               /* its KV in the worker group, 0: none */
     int64_t kv_tokens;          /* reserved there */
+    uint64_t retry_at;          /* the group refused it: see admission_may_retry(); 0: it did not */
     struct watcher *watchers;   /* calls that get its events; see document_flow.h */
     int questions;              /* waiting or running over it */
     int held_questions;         /* of them, waiting until others have had the memory */
@@ -94,6 +95,7 @@ struct document {
     bool is_restored; /* from before the start: takes free memory, makes no room */
     bool is_recalled; /* QUEUED for its questions alone */
     bool goes_first;  /* a document that questions wait for was stored for it */
+    bool was_alone;   /* when its prefill began, nothing else held memory that comes back */
     bool is_closing;  /* the group has been told to free its KV */
     bool is_removed_from_disk;
 };

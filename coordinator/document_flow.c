@@ -443,6 +443,7 @@ void document_flow_queue(struct coordinator *coordinator, struct document *docum
     document->is_recalled = false;
     document->goes_first = false;
     document->waits_since_ms = 0;
+    document->retry_at = 0;
     if (document->token_count == 0)
         document_flow_tokenize(coordinator, document);
     document_flow_publish(coordinator, document);
@@ -452,6 +453,14 @@ void document_flow_recall(struct coordinator *coordinator, struct document *docu
 {
     document_flow_queue(coordinator, document);
     document->is_recalled = document->state == DOCUMENT_QUEUED;
+}
+
+void document_flow_wait_again(struct coordinator *coordinator, struct document *document)
+{
+    log_info("document %s: the workers have no memory for it now", document->id);
+    move(coordinator, document, DOCUMENT_QUEUED);
+    document->retry_at = coordinator->admission.frees + 1;
+    document_flow_publish(coordinator, document);
 }
 
 /* Does the group have a question over it? */

@@ -49,6 +49,8 @@ void document_flow_queue(struct coordinator *coordinator, struct document *docum
 /* The same for a question; without any left it is STORED again. */
 void document_flow_recall(struct coordinator *coordinator, struct document *document);
 void document_flow_tokenize(struct coordinator *coordinator, struct document *document);
+/* The group had no memory for it: QUEUED, in its old turn, until something has been freed. */
+void document_flow_wait_again(struct coordinator *coordinator, struct document *document);
 /* FAILED; its questions end too. */
 void document_flow_fail(struct coordinator *coordinator, struct document *document,
                         enum rpc_code code, const char *text);

@@ -65,11 +65,17 @@ static void document_freed(struct coordinator *coordinator, struct document *doc
 static void document_failed(struct coordinator *coordinator, struct document *document,
                             const Tca__Control__V1__DocumentDone *done)
 {
+    const bool is_refused = done->code == RPC_RESOURCE_EXHAUSTED && document->work_done == 0 &&
+                            !document->was_alone && coordinator->phase == COORDINATOR_SERVING;
     struct tca_error reason;
 
     document_freed(coordinator, document);
     if (document->state != DOCUMENT_PREFILLING)
         return;
+    if (is_refused) {
+        document_flow_wait_again(coordinator, document);
+        return;
+    }
     tca_fail(&reason, TCA_OK, "%.*s", (int)done->message.len, (const char *)done->message.data);
     document_flow_fail(coordinator, document,
                        done->code == RPC_OK ? RPC_INTERNAL : (enum rpc_code)done->code,
@@ -217,6 +223,16 @@ static void finish(struct coordinator *coordinator, struct question *question,
                       done->code == RPC_OK ? RPC_INTERNAL : (enum rpc_code)done->code, text.text);
 }
 
+/* Was there no memory to begin, and might there be later? */
+static bool is_refused(const struct coordinator *coordinator, const struct question *question,
+                       const Tca__Control__V1__QuestionDone *done)
+{
+    return done->reason == TCA__CONTROL__V1__QUESTION_DONE__REASON__FAILED &&
+           done->code == RPC_RESOURCE_EXHAUSTED && question->first_token_ms == 0 &&
+           question->call != NULL && !question->is_stopping && !question->was_alone &&
+           coordinator->phase == COORDINATOR_SERVING;
+}
+
 void group_question_done(struct coordinator *coordinator,
                          const Tca__Control__V1__QuestionDone *done)
 {
@@ -224,9 +240,13 @@ void group_question_done(struct coordinator *coordinator,
 
     if (question == NULL)
         return;
-    question->is_stopping = true; /* the group needs no cancel any more */
-    if (question->call != NULL)
-        finish(coordinator, question, done);
-    question_flow_remove(coordinator, question);
+    if (is_refused(coordinator, question, done)) {
+        question_flow_wait_again(coordinator, question);
+    } else {
+        question->is_stopping = true; /* the group needs no cancel any more */
+        if (question->call != NULL)
+            finish(coordinator, question, done);
+        question_flow_remove(coordinator, question);
+    }
     scheduler_run(coordinator);
 }

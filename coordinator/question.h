@@ -2,6 +2,7 @@
  *
  *   TOKENIZING -> WAITING -> RUNNING -> LEAVING
  *        any of the first two -> gone, without the group knowing of it
+ *        RUNNING -> WAITING, refused by the group
  *
  * LEAVING: the client has its end; the group has yet to say that the memory is free. Guarded by
  * the coordinator's lock. */
@@ -32,6 +33,7 @@ struct question {
     struct rpc_call *call;     /* borrowed until its `closed`; NULL once the client has its end */
     struct document *document; /* borrowed; counted in document->questions; NULL: a prompt */
     uint64_t key;              /* in the worker group, 0: not there yet */
+    uint64_t retry_at;         /* the group refused it: see admission_may_retry(); 0: it did not */
 
     struct sampling sampling;
     struct attention_wish wish;
@@ -40,9 +42,10 @@ struct question {
     int logprobs;
     bool ignores_eos;
     bool is_measured;        /* question_measure has been called */
+    bool was_alone;          /* when it was opened, nothing else held memory that comes back */
     bool is_stopping;        /* the group has been told to end it */
     int stop_reason;         /* and the client will get this one, 0: the group's */
-    struct token_ids tokens; /* owned; until the group has them */
+    struct token_ids tokens; /* owned */
     int64_t question_tokens;
     int64_t document_tokens;
     int64_t kv_tokens;   /* reserved while the group has it; less after an eviction */

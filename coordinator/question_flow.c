@@ -1,6 +1,7 @@
 #include "coordinator/question_flow.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "coordinator/coordinator_state.h"
 #include "coordinator/document_flow.h"
 #include "coordinator/reply.h"
@@ -248,6 +249,16 @@ void question_flow_document_tokenized(struct coordinator *coordinator, struct do
         measure(coordinator, question, &tokens);
         token_ids_free(&tokens);
     }
+}
+
+void question_flow_wait_again(struct coordinator *coordinator, struct question *question)
+{
+    log_info("request %s: the workers have no memory for it now", question->request_id);
+    admission_give_back_question(&coordinator->admission, question->kv_tokens);
+    question->key = 0;
+    question->started_ms = 0;
+    question->state = QUESTION_WAITING;
+    question->retry_at = coordinator->admission.frees + 1;
 }
 
 /* The end. */

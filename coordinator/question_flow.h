@@ -45,6 +45,8 @@ void question_flow_stop(struct coordinator *coordinator, struct question *questi
                         Tca__V1__AskEvent__Finished__Reason reason);
 /* The client is gone: its call may no longer be used. */
 void question_flow_client_lost(struct coordinator *coordinator, struct question *question);
+/* The group had no memory for it: it waits, in its old place, until something has been freed. */
+void question_flow_wait_again(struct coordinator *coordinator, struct question *question);
 /* The group has nothing of it any more. */
 void question_flow_remove(struct coordinator *coordinator, struct question *question);
 

@@ -94,6 +94,7 @@ static void prefill(struct coordinator *coordinator, struct document *document,
 
     document->key = ++coordinator->last_key;
     document->kv_tokens = kv_tokens;
+    document->was_alone = admission_is_idle(&coordinator->admission);
     admission_take_document(&coordinator->admission, kv_tokens);
     if (document_move(document, DOCUMENT_PREFILLING, coordinator_next_sequence(coordinator)) !=
         TCA_OK)
@@ -232,6 +233,9 @@ static bool try_document(struct coordinator *coordinator, struct document *docum
     if (document->is_restored && document->questions == 0 && answer != ADMISSION_NOW &&
         answer != ADMISSION_NEVER)
         answer = ADMISSION_FULL; /* after a start, documents take what is free and no more */
+    if (answer == ADMISSION_NOW &&
+        !admission_may_retry(&coordinator->admission, document->retry_at))
+        answer = ADMISSION_WAIT;
     switch (answer) {
     case ADMISSION_NOW:
         if (document->has_tokens)
@@ -290,9 +294,9 @@ static void start_question(struct coordinator *coordinator, struct question *que
     question->started_ms = clock_monotonic_ms();
     if (question->document != NULL)
         question->document->last_used_ms = clock_unix_ms();
+    question->was_alone = admission_is_idle(&coordinator->admission);
     admission_take_question(&coordinator->admission, question->kv_tokens);
     worker_link_open_question(coordinator, question);
-    token_ids_free(&question->tokens);
 }
 
 static void start_questions(struct coordinator *coordinator)
@@ -305,7 +309,8 @@ static void start_questions(struct coordinator *coordinator)
             (document != NULL && document->state != DOCUMENT_READY))
             continue;
         /* Later ones do not overtake the first that must wait for memory. */
-        if (!admission_question(&coordinator->admission, question->kv_tokens))
+        if (!admission_question(&coordinator->admission, question->kv_tokens) ||
+            !admission_may_retry(&coordinator->admission, question->retry_at))
             return;
         start_question(coordinator, question);
     }

@@ -605,6 +605,63 @@ class WorkerLink(unittest.TestCase):
         self.assertEqual((error.code(), error.details()),
                          (Code.RESOURCE_EXHAUSTED, "no memory today"))
 
+    NO_MEMORY = {"code": Code.RESOURCE_EXHAUSTED.value[0], "message": b"no memory today"}
+
+    def test_a_question_that_the_group_has_no_memory_for_waits(self):
+        group = self.start_ready()
+        first, running, _ = self.question_over(group)
+        second = self.background(lambda: self.service.ask("book", "Where?", sampling=pb.SamplingParams(
+            temperature=1, seed=5)))
+        opened, ids = group.take_question()
+        group.question_done(opened.key, control.QuestionDone.FAILED, **self.NO_MEMORY)
+        while self.service.info().waiting == 0:
+            pass
+        self.assertEqual(self.service.info().running, 1)
+        group.question_done(running.key)
+        self.assertEqual(first().reason, "EOS")
+        again, again_ids = group.take_question()  # nothing came in between
+        self.assertEqual(again_ids, ids)
+        opened.key = again.key
+        self.assertEqual(again, opened)
+        # Now it was alone: there is nothing to wait for.
+        group.question_done(again.key, control.QuestionDone.FAILED, **self.NO_MEMORY)
+        error = second()
+        self.assertEqual((error.code(), error.details()),
+                         (Code.RESOURCE_EXHAUSTED, "no memory today"))
+        self.assertEqual((self.service.info().running, self.used_by_questions()), (0, 64))
+
+    def test_questions_that_are_refused_when_nothing_runs_any_more_are_tried_one_by_one(self):
+        group = self.start_ready()
+        self.long_document(group, 64)
+
+        def ask():
+            return self.background(lambda: self.service.ask("long", "Who?", max_tokens=9))
+
+        for count in (1, 2):
+            answers = [ask()]
+            running, _ = group.take_question()
+            answers += [ask() for _ in range(count)]
+            refused = [group.take_question()[0].key for _ in range(count)]
+            group.question_done(running.key)
+            for key in refused:
+                group.question_done(key, control.QuestionDone.FAILED, **self.NO_MEMORY)
+            for _ in range(count):
+                group.question_done(group.take_question()[0].key)
+            self.assertEqual([answer().reason for answer in answers], ["EOS"] * (1 + count))
+
+    def test_a_document_that_the_group_has_no_memory_for_waits(self):
+        group = self.start_ready()
+        asked, running, _ = self.question_over(group)
+        uploaded = self.background(lambda: self.service.upload(b"More text.", document_id="more"))
+        key, ids = group.take_document()
+        group.document_done(key, control.DocumentDone.FAILED, **self.NO_MEMORY)
+        while self.service.state_of("more") != "QUEUED":
+            pass
+        group.question_done(running.key)
+        asked()
+        self.assertEqual(group.serve_document()[1], ids)
+        self.assertEqual(states(uploaded())[-1], "READY")
+
     def test_a_client_that_reads_late_gets_everything(self):
         group = self.start_ready(capacity=100_000)
         uploaded = self.background(lambda: self.service.upload(b"Some text.", document_id="book"))
