@@ -48,6 +48,14 @@ static int64_t piece_of(const struct batch_sequence *sequence, const struct batc
     return piece < shortest ? shortest : piece;
 }
 
+/* Whether its whole chunk comes in a later step, for the sake of the answers being written. */
+static bool is_held(const struct batch_sequence *sequence, const struct batch_limits *limits,
+                    bool has_decodes)
+{
+    return sequence->has_whole_chunks && has_decodes && limits->whole_chunk_step != 0 &&
+           limits->step - limits->whole_chunk_step < (uint64_t)limits->decode_share;
+}
+
 /* How many tokens a prefilling sequence takes of what is left of the budget. */
 static int64_t share_of(const struct batch_sequence *sequence, int64_t chunk_tokens, int64_t piece,
                         int64_t left)
@@ -94,6 +102,8 @@ void batch_compose(struct batch_sequence *sequences, int count, const struct bat
         struct batch_sequence *sequence = &sequences[order[i]];
         int64_t piece = piece_of(sequence, limits, has_decodes);
 
+        if (is_held(sequence, limits, has_decodes))
+            continue;
         left = min_i64(left, piece);
         serve(sequence, share_of(sequence, limits->chunk_tokens, piece, left), plan);
         left -= sequence->served_tokens;

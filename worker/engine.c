@@ -27,6 +27,7 @@ struct engine {
     int *order;                      /* owned [sequence_room] */
     int sequence_room;
     uint64_t steps;
+    uint64_t whole_chunk_step; /* number of the last that ran one; 0: none yet */
     struct step_plan plan;
     struct sampler *sampler;
 };
@@ -718,7 +719,9 @@ enum tca_status engine_step(struct engine *engine, bool *was_busy_out)
 {
     struct batch_limits limits = {.chunk_tokens = engine->options.chunk_tokens,
                                   .key_reads = model_shard_facts(engine->shard)->step_key_reads,
-                                  .decode_share = DECODE_SHARE};
+                                  .decode_share = DECODE_SHARE,
+                                  .step = engine->steps + 1,
+                                  .whole_chunk_step = engine->whole_chunk_step};
     int64_t start_ms = clock_monotonic_ms();
     uint64_t failed_opens;
     int count;
@@ -728,6 +731,9 @@ enum tca_status engine_step(struct engine *engine, bool *was_busy_out)
     plan_opens(engine);
     count = list_sequences(engine);
     batch_compose(engine->sequence, count, &limits, engine->order, &engine->plan);
+    for (int i = 0; i < count; i++)
+        if (engine->sequence[i].has_whole_chunks && engine->sequence[i].served_tokens > 0)
+            engine->whole_chunk_step = engine->steps;
     TCA_TRY(lockstep_lead(engine->lockstep, &engine->plan, choose_token, engine, &failed_opens));
     *was_busy_out = engine->plan.closes + engine->plan.opens + engine->plan.items > 0;
     settle_selections(engine);

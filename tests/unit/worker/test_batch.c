@@ -246,6 +246,34 @@ static void chunks_that_select_are_never_cut(void **state)
     assert_int_equal(all[0].served_tokens, 0);
 }
 
+/* A chunk that must stay whole makes answers wait for it, then they have steps of their own. */
+static void answers_have_steps_between_whole_chunks(void **state)
+{
+    struct batch_sequence all[] = {sequence(BATCH_DECODE, 0, 1), sequence(BATCH_DOCUMENT, 1, 48),
+                                   sequence(BATCH_DOCUMENT, 2, 48)};
+    struct batch_limits limits = {.chunk_tokens = CHUNK, .decode_share = 4};
+    int order[3], chunks = 0;
+
+    (void)state;
+    all[1].has_whole_chunks = all[2].has_whole_chunks = true;
+    for (limits.step = 1; limits.step <= 8; limits.step++) {
+        step_plan_clear(&plan, limits.step);
+        batch_compose(all, 3, &limits, order, &plan);
+        assert_int_equal(all[0].served_tokens, 1);
+        assert_int_equal(all[1].served_tokens + all[2].served_tokens,
+                         limits.step % 4 == 1 ? CHUNK : 0);
+        if (plan.tokens > 1) {
+            limits.whole_chunk_step = limits.step;
+            chunks++;
+        }
+    }
+    assert_int_equal(chunks, 2);
+    limits.step = limits.whole_chunk_step + 1;
+    step_plan_clear(&plan, limits.step);
+    batch_compose(all + 1, 2, &limits, order, &plan); /* nobody waits for a token */
+    assert_int_equal(all[1].served_tokens, CHUNK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -260,6 +288,7 @@ int main(void)
         cmocka_unit_test(nothing_to_do_is_an_idle_plan),
         cmocka_unit_test(the_tokens_that_select_run_in_one_piece),
         cmocka_unit_test(chunks_that_select_are_never_cut),
+        cmocka_unit_test(answers_have_steps_between_whole_chunks),
     };
     return cmocka_run_group_tests_name("batch", tests, setup, teardown);
 }
