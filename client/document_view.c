@@ -167,6 +167,9 @@ bool document_view_show(struct document_view *view, struct session *session,
         return session_print_json(session, &event->base);
     if (progress_of(view, event, now_ms, &state))
         progress_show(&session->progress, &state, now_ms);
+    else if (event->body_case == TCA__V1__DOCUMENT_EVENT__BODY__NOT_SET && document != NULL &&
+             document->state == TCA__V1__DOCUMENT__STATE__STORED)
+        fprintf(stderr, "stored: it has no KV cache now; a question brings it back\n");
     return true;
 }
 

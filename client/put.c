@@ -181,6 +181,18 @@ static int open_file(struct upload *upload)
     return EXIT_DONE;
 }
 
+/* A digest shows that what the server has is the file's beginning; of a pipe there is none. */
+static int fail_on_pipe(const struct upload *upload, const char *id)
+{
+    char message[512];
+
+    snprintf(message, sizeof(message),
+             "document %.128s: %llu bytes are there of an interrupted upload, and a pipe cannot be "
+             "compared with them: put a file, or tca rm %.128s first",
+             id, (unsigned long long)upload->offset, id);
+    return session_fail_here(upload->session, message);
+}
+
 /* Where the server wants an interrupted upload of this id to go on; 0 if there is none. */
 static int find_offset(struct upload *upload, const char *id)
 {
@@ -204,24 +216,10 @@ static int find_offset(struct upload *upload, const char *id)
     }
     if (code != RPC_OK && code != RPC_NOT_FOUND)
         return session_fail(upload->session, code, error.text);
-    return EXIT_DONE;
-}
-
-/* Skip what the server has. A pipe is read and dropped. */
-static int skip_to_offset(struct upload *upload)
-{
-    uint8_t data[64 * 1024];
-    uint64_t left = upload->offset;
-
-    if (left == 0 || lseek(upload->file, (off_t)left, SEEK_SET) >= 0)
-        return EXIT_DONE;
-    while (left > 0) {
-        ssize_t got = read(upload->file, data, left < sizeof(data) ? (size_t)left : sizeof(data));
-
-        if (got <= 0)
-            return fail_on_file(upload, got < 0 ? errno : ENODATA);
-        left -= (uint64_t)got;
-    }
+    if (upload->offset > 0 && upload->sha256_bytes == 0)
+        return fail_on_pipe(upload, id);
+    if (upload->offset > 0 && lseek(upload->file, (off_t)upload->offset, SEEK_SET) < 0)
+        return fail_on_file(upload, errno);
     return EXIT_DONE;
 }
 
@@ -319,8 +317,6 @@ COMMAND_FUNCTION(put)
         code = fail_on_file(&upload, errno);
     if (code == EXIT_DONE && options->id != NULL)
         code = find_offset(&upload, options->id);
-    if (code == EXIT_DONE)
-        code = skip_to_offset(&upload);
     if (code == EXIT_DONE) {
         view.resumed_bytes = upload.offset;
         view.total_bytes = upload.total_bytes;

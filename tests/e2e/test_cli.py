@@ -16,7 +16,9 @@ import threading
 import time
 import unittest
 
-from service import LIMIT_S, Service, sha256
+import grpc
+
+from service import LIMIT_S, Service, chunk, header, sha256
 
 import corpus
 
@@ -227,6 +229,16 @@ class Cli(CliTest):
         fact = self.book.facts[1]
         out, _ = self.tca("ask", "piped", "-", data=fact.question.encode())
         self.assertIn(fact.answer, out)
+
+    def test_a_pipe_does_not_go_on_where_another_ended(self):
+        requests = [header("half"), chunk(0, b"hello")]
+        with self.assertRaises(grpc.RpcError):
+            self.service.upload(None, chunks=requests)
+        self.assertEqual(self.service.state_of("half"), "UPLOADING")
+        self.addCleanup(lambda: self.tca("rm", "half"))
+        _, err = self.tca("put", "-", "--id", "half", data=b"HELLO world", code=REFUSED)
+        self.assertIn("5 bytes are there", err)
+        self.tca("put", self.file(b"hello world"), "--id", "half")
 
     def test_bad_files_are_refused_and_leave_nothing(self):
         missing = os.path.join(self.folder.name, "missing.txt")
