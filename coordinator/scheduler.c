@@ -33,7 +33,11 @@ static bool is_before(const struct document *one, const struct document *other)
 
     if (one->goes_first != other->goes_first)
         return one->goes_first;
-    return is_wanted != (other->questions > 0) ? is_wanted : one->queued < other->queued;
+    if (is_wanted != (other->questions > 0))
+        return is_wanted;
+    if (one->is_restored != other->is_restored)
+        return other->is_restored; /* nobody has asked for it since the start */
+    return one->queued < other->queued;
 }
 
 /* Documents whose questions have all gone before their turn came push nobody out. */

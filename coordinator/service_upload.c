@@ -27,6 +27,8 @@ struct upload_stream {
     char announced_sha256[SHA256_HEX_BYTES];
     char compared_id[DOCUMENT_ID_BYTES];
     bool has_header;
+    bool wants_pin;
+    bool is_too_long; /* more bytes came than any document may have: it is never completed */
     bool is_in_disk_task;
 };
 
@@ -58,8 +60,9 @@ static void release_document(struct coordinator *coordinator, struct upload_stre
         return;
     document->is_being_uploaded = false;
     watcher_remove(&stream->watcher);
-    if (document->state == DOCUMENT_UPLOADING && document->byte_count == 0)
-        document_flow_delete(coordinator, document); /* nothing was acknowledged */
+    if (document->state == DOCUMENT_UPLOADING &&
+        (document->byte_count == 0 || stream->is_too_long)) /* nothing that somebody goes on with */
+        document_flow_delete(coordinator, document);
     else
         document_flow_go_on_deleting(coordinator, document);
 }
@@ -286,16 +289,20 @@ static void start_resumed(struct coordinator *coordinator, struct upload_stream 
     rpc_call_read_next(stream->watcher.call);
 }
 
-/* The same document again: tell how it stands; bring it back if it has no KV. */
+/* The same document again: tell how it stands; pin it and bring it back where that is wanted. The
+ * scheduler may end the call, and so comes last. */
 static void join_same(struct coordinator *coordinator, struct upload_stream *stream,
                       struct document *document)
 {
     document->is_restored = document->is_recalled = false; /* somebody wants it now */
-    if (document->state == DOCUMENT_STORED) {
-        document_flow_queue(coordinator, document);
-        scheduler_run(coordinator);
+    if (stream->wants_pin && !document->is_pinned) {
+        document->is_pinned = true;
+        document_flow_save(coordinator, document);
     }
+    if (document->state == DOCUMENT_STORED)
+        document_flow_queue(coordinator, document);
     watcher_add(coordinator, &stream->watcher, document);
+    scheduler_run(coordinator);
 }
 
 static enum tca_status start_stream(struct coordinator *coordinator, struct upload_stream *stream,
@@ -317,11 +324,13 @@ static enum tca_status start_stream(struct coordinator *coordinator, struct uplo
     upload->max_bytes = coordinator->options->max_document_bytes;
     if (header->total_bytes > upload->max_bytes)
         return tca_fail(error, TCA_ERR_RANGE,
-                        "header.total_bytes: %" PRId64 ", allowed: 0 to %" PRId64,
+                        "header.total_bytes: %" PRId64 ", allowed: 0 to %" PRId64
+                        " (the server's max-document-bytes)",
                         header->total_bytes, upload->max_bytes);
     upload->check =
         (struct content_check){.encoding = header->identity.encoding, .vocab = coordinator->vocab};
     memcpy(stream->announced_sha256, header->sha256, sizeof(header->sha256));
+    stream->wants_pin = header->is_pinned;
     switch (upload->kind) {
     case UPLOAD_NEW:
         return start_new(coordinator, stream, header, error);
@@ -505,6 +514,7 @@ static void on_chunk(struct coordinator *coordinator, struct upload_stream *stre
     else if (status == TCA_OK && !reads_on && stream->document != NULL &&
              stream->document->state == DOCUMENT_UPLOADING)
         status = append_chunk(coordinator, stream, offset, chunk);
+    stream->is_too_long = status != TCA_OK && upload_is_too_long(&stream->upload, chunk->data.len);
     if (status != TCA_OK)
         stream_fail(coordinator, stream, status, &error);
     else if (reads_on)

@@ -75,6 +75,11 @@ enum tca_status upload_classify(const struct upload_header *header, const struct
     return TCA_OK;
 }
 
+bool upload_is_too_long(const struct upload *upload, size_t bytes)
+{
+    return upload->offset + (int64_t)bytes > upload->max_bytes;
+}
+
 enum tca_status upload_accept(struct upload *upload, int64_t offset, const void *data, size_t bytes,
                               bool is_last, struct tca_error *error)
 {
@@ -96,10 +101,11 @@ enum tca_status upload_accept(struct upload *upload, int64_t offset, const void 
         return tca_fail(error, TCA_ERR_INVALID,
                         "total_bytes: the header announced %" PRId64 ", the chunks have %s%" PRId64,
                         upload->total_bytes, is_last ? "" : "at least ", end);
-    if (end > upload->max_bytes)
+    if (upload_is_too_long(upload, bytes))
         return tca_fail(error, TCA_ERR_RANGE,
-                        "the document has at least %" PRId64 " bytes, allowed: 1 to %" PRId64, end,
-                        upload->max_bytes);
+                        "the document has at least %" PRId64 " bytes, allowed: 1 to %" PRId64
+                        " (the server's max-document-bytes)",
+                        end, upload->max_bytes);
     TCA_TRY(content_check_push(&check, data, bytes, error));
     if (is_last)
         TCA_TRY(content_check_finish(&check, error));
@@ -114,6 +120,8 @@ enum tca_status upload_check_digest(const char *announced, const char *sha256,
 {
     if (announced[0] == '\0' || strcmp(announced, sha256) == 0)
         return TCA_OK;
-    return tca_fail(error, TCA_ERR_INVALID, "sha256: the header announced %s, the bytes have %s",
+    return tca_fail(error, TCA_ERR_INVALID,
+                    "sha256: the header announced %s, the bytes have %s; delete the document "
+                    "before it is uploaded again",
                     announced, sha256);
 }

@@ -50,6 +50,9 @@ struct upload {
 enum tca_status upload_accept(struct upload *upload, int64_t offset, const void *data, size_t bytes,
                               bool is_last, struct tca_error *error);
 
+/* Whether a chunk of so many bytes is refused since no document may have them. */
+bool upload_is_too_long(const struct upload *upload, size_t bytes);
+
 /* All bytes are there with digest `sha256`: TCA_ERR_INVALID when the header had announced another.
  */
 enum tca_status upload_check_digest(const char *announced, const char *sha256,

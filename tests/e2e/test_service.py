@@ -120,6 +120,14 @@ class OneService(ServiceTest):
         self.assertEqual((before.create_time, before.token_count, before.pinned),
                          (after.create_time, after.token_count, after.pinned))
 
+    def test_the_same_document_again_with_a_pin_is_pinned(self):
+        self.service.upload(b"Text.", document_id="pin-later")
+        self.service.upload(b"Text.", document_id="pin-later", pinned=True)
+        self.assertTrue(self.service.get("pin-later").pinned)
+        self.service.upload(b"Text.", document_id="pin-later")
+        self.assertTrue(self.service.get("pin-later").pinned)
+        self.service.delete("pin-later")
+
     def test_another_document_of_that_id_exists(self):
         other = self.data[:-1] + b"?"
         for fields in ({"raw": True}, {"system": "x"}, {"total_bytes": 5}, {"sha256": sha256(b"x")},
@@ -486,8 +494,20 @@ class Memory(ServiceTest):
         error = self.fails(grpc.StatusCode.RESOURCE_EXHAUSTED, lambda: self.put("d3"))
         self.assertIn("RetryInfo", service.details_of(error))
         self.assertEqual(self.service.state_of("d3"), "STORED")
+        self.fails(grpc.StatusCode.RESOURCE_EXHAUSTED, lambda: self.put("d3"))  # the same again
         self.service.update("d2", pinned=False)
         self.check_answer("d3")
+
+    def test_what_becomes_too_long_while_it_is_uploaded_leaves_nothing(self):
+        self.start(max_document_bytes=1000)
+        error = self.fails(grpc.StatusCode.OUT_OF_RANGE, lambda: self.service.upload(
+            None, chunks=[header("huge"), chunk(0, b"x" * 800), chunk(800, b"x" * 800)]))
+        self.assertIn("max-document-bytes", error.details())
+
+        def is_gone():
+            return "huge" not in [one.document_id for one in self.service.list().documents]
+
+        self.wait_until(is_gone, "what came of it stays")
 
     def test_a_document_in_use_is_waited_for(self):
         self.start()
