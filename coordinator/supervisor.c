@@ -6,12 +6,14 @@
 #include "coordinator/program_files.h"
 #include "coordinator/store.h"
 #include "coordinator/worker_secret.h"
+#include "proto/rpc_server.h"
 
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -89,13 +91,27 @@ static void say(const char *what, const char *value)
     fflush(stdout);
 }
 
-/* Until the end: pass on signals, and the end of the group. */
+/* A client needs a descriptor. Children are not given more than they expect: this comes after the
+ * fork of the launcher's helper. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit); /* a wish: what there was has to do otherwise */
+    }
+}
+
+/* Until the end: pass on signals, and the end of the group. A server that new clients cannot reach
+ * ends as if told to, but fails, so that it is started again. */
 static enum tca_status attend(struct coordinator *coordinator, struct launcher *launcher,
-                              const sigset_t *signals)
+                              const sigset_t *signals, struct tca_error *error)
 {
     static const struct timespec at_once = {0, 0};
     enum tca_status status;
     bool is_ready = false;
+    bool is_deaf = false;
     int signals_seen = 0;
     char how[128];
 
@@ -113,10 +129,19 @@ static enum tca_status attend(struct coordinator *coordinator, struct launcher *
             if (signals_seen++ > 0)
                 return TCA_OK;
         }
+        if (!is_deaf && rpc_server_is_deaf()) {
+            is_deaf = true;
+            log_error("new clients cannot connect: draining");
+            coordinator_drain(coordinator);
+        }
         if (launcher != NULL && launcher_has_ended(launcher, how, sizeof(how)))
             coordinator_lose_group(coordinator, how);
     }
-    return status;
+    if (status != TCA_OK)
+        return tca_fail(error, status, "ended: the worker group is lost");
+    if (is_deaf)
+        return tca_fail(error, TCA_ERR_UNAVAILABLE, "ended: new clients could not connect");
+    return TCA_OK;
 }
 
 static enum tca_status run(const struct coordinator_options *options, struct launcher *launcher,
@@ -137,11 +162,8 @@ static enum tca_status run(const struct coordinator_options *options, struct lau
         log_info("the workers' secret is in %s", secret_path);
         status = TCA_OK;
     }
-    if (status == TCA_OK) {
-        status = attend(coordinator, launcher, signals);
-        if (status != TCA_OK)
-            tca_fail(error, status, "ended: the worker group is lost");
-    }
+    if (status == TCA_OK)
+        status = attend(coordinator, launcher, signals, error);
     coordinator_stop(coordinator);
     return status;
 }
@@ -160,6 +182,7 @@ enum tca_status supervisor_run(const struct coordinator_options *options)
     signal(SIGPIPE, SIG_IGN);
     if (!options->no_launch)
         status = launcher_open(&launcher, &error);
+    raise_descriptor_limit();
     if (status == TCA_OK)
         status = run(options, launcher, &signals, &error);
     launcher_close(launcher, status == TCA_OK ? GROUP_GRACE_MS : 0);

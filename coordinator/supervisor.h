@@ -4,10 +4,11 @@
 
 #include "coordinator/options.h"
 
-/* Run until drained (SIGTERM, SIGINT or Admin.Drain) or until the group is lost; before any thread
- * is started. Prints to stdout `listening on ADDR:PORT`, with --no-launch `workers connect to
+/* Run until drained (SIGTERM, SIGINT or Admin.Drain), until the group is lost, or, after a drain,
+ * because a listener is; before any thread is started. Raises the soft limit of descriptors to the
+ * hard one. Prints to stdout `listening on ADDR:PORT`, with --no-launch `workers connect to
  * ADDR:PORT`, and `ready` once questions are answered. A second signal ends without waiting.
- * TCA_OK: drained. Anything else was logged. */
+ * TCA_OK: drained as asked. Anything else was logged. */
 enum tca_status supervisor_run(const struct coordinator_options *options);
 
 #endif

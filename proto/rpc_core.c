@@ -9,6 +9,7 @@
 #include <grpc/support/log.h>
 #include <grpc/support/time.h>
 
+#include <stdatomic.h>
 #include <string.h>
 
 enum {
@@ -73,10 +74,24 @@ static grpc_arg channel_settings[] = {
     NO_COMPRESSION,
 };
 
+static atomic_bool is_deaf;
+
+/* C-core calls failures of peers errors; the caller that sees the status reports them. One that
+ * nobody else sees: C-core 1.51 gives up a listener when accept4 fails, most likely for want of a
+ * descriptor, and says so only here. */
 static void log_line(gpr_log_func_args *args)
 {
-    /* C-core calls failures of peers errors; the caller that sees the status reports them. */
-    log_debug("grpc: %s", args->message);
+    if (strstr(args->message, "Failed accept4") == NULL) {
+        log_debug("grpc: %s", args->message);
+        return;
+    }
+    log_error("a listener takes no more connections: %s", args->message);
+    atomic_store(&is_deaf, true);
+}
+
+bool rpc_core_is_deaf(void)
+{
+    return atomic_load(&is_deaf);
 }
 
 void rpc_core_start(void)

@@ -218,6 +218,11 @@ void rpc_server_stop(struct rpc_server *server, int64_t grace_ms)
     rpc_core_stop();
 }
 
+bool rpc_server_is_deaf(void)
+{
+    return rpc_core_is_deaf();
+}
+
 static enum tca_status server_run(struct rpc_server *server, struct tca_error *error)
 {
     grpc_server_start(server->handle);

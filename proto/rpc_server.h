@@ -42,6 +42,9 @@ enum tca_status rpc_server_start(const char *address, const struct rpc_method *m
 /* Take no new calls, give open ones `grace_ms`, cancel the rest, wait for every `closed`. Not from
  * a callback; NULL is a no-op. Calls held beyond it may still be used and dropped. */
 void rpc_server_stop(struct rpc_server *server, int64_t grace_ms);
+/* Has any server of this process lost its listener, most likely because descriptors ran out? Only a
+ * new process is sure to hear again. Open connections go on. */
+bool rpc_server_is_deaf(void);
 
 /* A place for the method's own state; NULL at first. */
 void rpc_call_set_user(struct rpc_call *call, void *user);

@@ -3,11 +3,14 @@ control link, and what clients see of a group that fails, lies, is late or goes.
 
 Usage: test_worker_link.py TCA_COORDINATOR_PROGRAM [unittest arguments]"""
 
+import contextlib
 import json
 import os
 import pathlib
 import queue
+import resource
 import shutil
+import socket
 import struct
 import subprocess
 import sys
@@ -153,6 +156,35 @@ class WorkerLink(unittest.TestCase):
 
     def ids_of(self, text):
         return list(self.service.generation.Tokenize(pb.TokenizeRequest(text=text)).token_ids)
+
+    # Descriptors.
+
+    def test_it_may_have_as_many_descriptors_as_the_hard_limit_allows(self):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 256), hard))
+        try:
+            self.start()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        self.assertEqual(resource.prlimit(self.service.process.pid, resource.RLIMIT_NOFILE),
+                         (hard, hard))
+
+    def test_it_ends_when_it_cannot_take_clients_any_more(self):
+        with tempfile.TemporaryFile() as log, contextlib.ExitStack() as idle:
+            group = self.start_ready(stderr=log)
+            asked = self.background(lambda: self.service.ask(prompt="Go on."))
+            opened, _ = group.take_question()
+            resource.prlimit(self.service.process.pid, resource.RLIMIT_NOFILE, (200, 200))
+            address = self.service.address.rsplit(":", 1)
+            for _ in range(260):
+                idle.enter_context(socket.create_connection(address, LIMIT_S))
+            while self.service.is_serving():
+                pass  # it takes a moment to notice
+            group.question_done(opened.key)  # who is here already gets the answer
+            self.assertEqual(asked().reason, "EOS")
+            self.assertEqual(self.service.wait(), 1)
+            log.seek(0)
+            self.assertIn(b"error coordinator: ended: new clients could not connect", log.read())
 
     # Who is let in.
 
