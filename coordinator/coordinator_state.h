@@ -65,6 +65,8 @@ struct coordinator {
     int64_t drain_until_ms;
     struct document_table documents;
     struct question *questions; /* in order of arrival; owned */
+    int queued_texts;    /* Tokenize and Detokenize that request_tokenizer is not done with */
+    size_t queued_bytes; /* of these requests and of the questions it is not done with */
     struct admission admission;
     struct worker_link link;
     uint64_t last_sequence, last_key, last_turn;

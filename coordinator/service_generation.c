@@ -17,7 +17,26 @@
 #include <string.h>
 #include <sys/random.h>
 
-enum { TEXT_BYTES_MAX = 1024 * 1024, DETOKENIZE_MAX = 1000 * 1000 };
+enum {
+    TEXT_BYTES_MAX = 1024 * 1024,
+    DETOKENIZE_MAX = 1000 * 1000,
+    QUEUED_TEXTS_MAX = 256,              /* Ask has its own limit, --max-waiting */
+    QUEUED_BYTES_MAX = 64 * 1024 * 1024, /* as received; up to four times that in memory */
+};
+
+/* What request_tokenizer may have to do: bounded in memory, and in how long the next one waits. */
+
+/* With the lock. */
+static enum tca_status check_queue(const struct coordinator *coordinator, size_t bytes,
+                                   struct tca_error *error)
+{
+    if (coordinator->queued_bytes + bytes > QUEUED_BYTES_MAX)
+        return tca_fail(error, TCA_ERR_BUSY,
+                        "%zu bytes wait for the tokenizer already, allowed: up to %d with the %zu "
+                        "of this request",
+                        coordinator->queued_bytes, QUEUED_BYTES_MAX, bytes);
+    return TCA_OK;
+}
 
 /* Ask. */
 
@@ -26,6 +45,7 @@ struct ask_task {
     struct coordinator *coordinator;
     struct question *question;    /* not removed while TOKENIZING or, after that, LEAVING */
     Tca__V1__AskRequest *message; /* owned */
+    size_t bytes;                 /* as received */
     bool has_document;
 };
 
@@ -67,16 +87,29 @@ static enum tca_status chat_tokens(const struct ask_task *task, struct token_ids
     return status;
 }
 
+/* The tokens, unless nobody wants them any more. */
+static enum tca_status ask_tokens(const struct ask_task *task, struct token_ids *tokens)
+{
+    bool is_left;
+
+    pthread_mutex_lock(&task->coordinator->lock);
+    is_left = task->question->state == QUESTION_LEAVING;
+    pthread_mutex_unlock(&task->coordinator->lock);
+    if (is_left)
+        return TCA_ERR_CANCELLED;
+    return task->message->raw ? raw_tokens(task, tokens) : chat_tokens(task, tokens);
+}
+
 static void run_ask(struct task *base)
 {
     struct ask_task *task = (struct ask_task *)base;
     struct coordinator *coordinator = task->coordinator;
     struct question *question = task->question;
     struct token_ids tokens = {0};
-    enum tca_status status =
-        task->message->raw ? raw_tokens(task, &tokens) : chat_tokens(task, &tokens);
+    const enum tca_status status = ask_tokens(task, &tokens);
 
     pthread_mutex_lock(&coordinator->lock);
+    coordinator->queued_bytes -= task->bytes;
     if (question->state == QUESTION_LEAVING) {
         question_flow_remove(coordinator, question);
     } else if (status != TCA_OK) {
@@ -93,13 +126,14 @@ static void run_ask(struct task *base)
     free(task);
 }
 
+/* Also those that their clients have left with the tokenizer: it still has their requests. */
 static int count_waiting(const struct coordinator *coordinator)
 {
     int waiting = 0;
 
     for (const struct question *question = coordinator->questions; question != NULL;
          question = question->next)
-        waiting += question->state == QUESTION_TOKENIZING || question->state == QUESTION_WAITING;
+        waiting += question->state != QUESTION_RUNNING && question->key == 0;
     return waiting;
 }
 
@@ -142,7 +176,8 @@ static enum tca_status check_attention(const struct coordinator *coordinator,
 }
 
 static enum tca_status check_ask(struct coordinator *coordinator, const struct ask_request *request,
-                                 struct document **document_out, struct tca_error *error)
+                                 size_t bytes, struct document **document_out,
+                                 struct tca_error *error)
 {
     const int waiting = count_waiting(coordinator);
 
@@ -158,7 +193,7 @@ static enum tca_status check_ask(struct coordinator *coordinator, const struct a
         (waiting > 0 || coordinator->admission.running >= coordinator->admission.max_running))
         return tca_fail(error, TCA_ERR_BUSY, "%d questions wait already, allowed: up to %" PRId64,
                         waiting, coordinator->options->max_waiting);
-    return TCA_OK;
+    return check_queue(coordinator, bytes, error);
 }
 
 static void complete_request(struct coordinator *coordinator, struct ask_request *request)
@@ -172,16 +207,16 @@ static void complete_request(struct coordinator *coordinator, struct ask_request
                  store_epoch(coordinator->store), ++coordinator->made_ids);
 }
 
-/* With the lock. Takes the message on success. */
+/* With the lock. Takes the message, `bytes` as it was received, on success. */
 static enum tca_status start_ask(struct coordinator *coordinator, struct rpc_call *call,
                                  struct ask_request *request, Tca__V1__AskRequest *message,
-                                 struct tca_error *error)
+                                 size_t bytes, struct tca_error *error)
 {
     struct document *document = NULL;
     struct question *question;
     struct ask_task *task;
 
-    TCA_TRY(check_ask(coordinator, request, &document, error));
+    TCA_TRY(check_ask(coordinator, request, bytes, &document, error));
     complete_request(coordinator, request);
     task = calloc(1, sizeof(*task));
     question = question_make(request, clock_monotonic_ms());
@@ -194,6 +229,7 @@ static enum tca_status start_ask(struct coordinator *coordinator, struct rpc_cal
                               .coordinator = coordinator,
                               .question = question,
                               .message = message,
+                              .bytes = bytes,
                               .has_document = request->has_document};
     question->call = call;
     question->answer.tokenizer = coordinator->tokenizer;
@@ -203,6 +239,7 @@ static enum tca_status start_ask(struct coordinator *coordinator, struct rpc_cal
         document_flow_recall(coordinator, document);
     if (document != NULL)
         document->last_used_ms = clock_unix_ms();
+    coordinator->queued_bytes += bytes;
     task_queue_post(coordinator->request_tokenizer, &task->task);
     return TCA_OK;
 }
@@ -220,7 +257,7 @@ static void on_ask(struct rpc_call *call, void *context, const uint8_t *data, si
         status = ask_request_read(message, &request, &error);
     if (status == TCA_OK) {
         pthread_mutex_lock(&coordinator->lock);
-        status = start_ask(coordinator, call, &request, message, &error);
+        status = start_ask(coordinator, call, &request, message, bytes, &error);
         pthread_mutex_unlock(&coordinator->lock);
     }
     if (status == TCA_OK)
@@ -289,6 +326,7 @@ struct text_task {
     struct rpc_call *call;              /* held */
     Tca__V1__TokenizeRequest *tokenize; /* owned, or NULL */
     Tca__V1__DetokenizeRequest *detokenize;
+    size_t bytes; /* as received */
 };
 
 static void tokenize(const struct text_task *task)
@@ -333,6 +371,7 @@ static void detokenize(const struct text_task *task)
 static void run_text(struct task *base)
 {
     struct text_task *task = (struct text_task *)base;
+    struct coordinator *coordinator = task->coordinator;
 
     if (!rpc_call_is_over(task->call) && task->tokenize != NULL)
         tokenize(task);
@@ -341,27 +380,55 @@ static void run_text(struct task *base)
     message_free(task->tokenize);
     message_free(task->detokenize);
     rpc_call_drop(task->call);
+    pthread_mutex_lock(&coordinator->lock);
+    coordinator->queued_texts--;
+    coordinator->queued_bytes -= task->bytes;
+    pthread_mutex_unlock(&coordinator->lock);
     free(task);
 }
 
-/* Takes the messages. */
-static void post_text(struct coordinator *coordinator, struct rpc_call *call,
-                      Tca__V1__TokenizeRequest *tokenize, Tca__V1__DetokenizeRequest *detokenize)
+static enum tca_status take_turn(struct coordinator *coordinator, size_t bytes,
+                                 struct tca_error *error)
+{
+    enum tca_status status = TCA_OK;
+
+    pthread_mutex_lock(&coordinator->lock);
+    if (coordinator->queued_texts >= QUEUED_TEXTS_MAX)
+        status = tca_fail(error, TCA_ERR_BUSY,
+                          "%d requests wait for the tokenizer already, allowed: up to %d",
+                          coordinator->queued_texts, QUEUED_TEXTS_MAX);
+    else
+        status = check_queue(coordinator, bytes, error);
+    if (status == TCA_OK) {
+        coordinator->queued_texts++;
+        coordinator->queued_bytes += bytes;
+    }
+    pthread_mutex_unlock(&coordinator->lock);
+    return status;
+}
+
+/* Takes the message, `bytes` as it was received, on success. */
+static enum tca_status post_text(struct coordinator *coordinator, struct rpc_call *call,
+                                 Tca__V1__TokenizeRequest *tokenize,
+                                 Tca__V1__DetokenizeRequest *detokenize, size_t bytes,
+                                 struct tca_error *error)
 {
     struct text_task *task = calloc(1, sizeof(*task));
+    const enum tca_status status =
+        task == NULL ? TCA_ERR_NO_MEMORY : take_turn(coordinator, bytes, error);
 
-    if (task == NULL) {
-        reply_code(call, RPC_RESOURCE_EXHAUSTED, "no memory for the request");
-        message_free(tokenize);
-        message_free(detokenize);
-        return;
+    if (status != TCA_OK) {
+        free(task);
+        return status;
     }
     *task = (struct text_task){.task = {.run = run_text},
                                .coordinator = coordinator,
                                .call = rpc_call_hold(call),
                                .tokenize = tokenize,
-                               .detokenize = detokenize};
+                               .detokenize = detokenize,
+                               .bytes = bytes};
     task_queue_post(coordinator->request_tokenizer, &task->task);
+    return TCA_OK;
 }
 
 static void on_tokenize(struct rpc_call *call, void *context, const uint8_t *data, size_t bytes)
@@ -374,10 +441,10 @@ static void on_tokenize(struct rpc_call *call, void *context, const uint8_t *dat
 
     if (status == TCA_OK)
         status = message_check_bytes("text", request->text.len, 0, TEXT_BYTES_MAX, &error);
-    if (status == TCA_OK) {
-        post_text(coordinator, call, request, NULL);
+    if (status == TCA_OK)
+        status = post_text(coordinator, call, request, NULL, bytes, &error);
+    if (status == TCA_OK)
         return;
-    }
     reply_error(call, status, &error);
     message_free(request);
 }
@@ -406,10 +473,10 @@ static void on_detokenize(struct rpc_call *call, void *context, const uint8_t *d
 
     if (status == TCA_OK)
         status = check_ids(coordinator, request, &error);
-    if (status == TCA_OK) {
-        post_text(coordinator, call, NULL, request);
+    if (status == TCA_OK)
+        status = post_text(coordinator, call, NULL, request, bytes, &error);
+    if (status == TCA_OK)
         return;
-    }
     reply_error(call, status, &error);
     message_free(request);
 }
