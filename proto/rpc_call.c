@@ -41,6 +41,7 @@ struct rpc_call {
     char *peer;                      /* owned, from C-core */
     int64_t deadline_ms;
     struct rpc_event closed_event, read_event, write_event;
+    struct rpc_unread unread; /* guarded by the server */
     atomic_int references;
     atomic_bool is_over;
     atomic_size_t pending_messages;
@@ -168,6 +169,7 @@ static void call_finish(struct rpc_call *call, enum rpc_code code, const char *m
     }
     call->is_finishing = true;
     atomic_store(&call->is_over, true);
+    rpc_server_unread_renew(call->server, &call->unread, call->pending_bytes);
     call_write(call);
 }
 
@@ -257,6 +259,7 @@ static void call_dispatch(struct rpc_call *call)
             outgoing_pop(call);
         grpc_byte_buffer_destroy(call->request);
         call->request = NULL;
+        rpc_server_unread_remove(server, &call->unread);
         grpc_call_unref(call->handle);
         call->handle = NULL;
         pthread_mutex_unlock(&call->mutex);
@@ -317,8 +320,11 @@ static void write_done(void *owner, bool ok)
     call->is_writing = false;
     if (call->first != NULL)
         outgoing_pop(call);
-    if (ok) /* otherwise the call is broken, and its end is on the way */
+    if (ok) { /* otherwise the call is broken, and its end is on the way */
+        if (call->is_finishing && !call->has_closed)
+            rpc_server_unread_renew(call->server, &call->unread, call->pending_bytes);
         call_write(call);
+    }
     call_dispatch(call);
 }
 
@@ -347,6 +353,7 @@ enum tca_status rpc_call_start(struct rpc_server *server, const struct rpc_metho
     call->server = server;
     call->method = method;
     call->handle = handle;
+    call->unread.handle = handle;
     call->peer = grpc_call_get_peer(handle);
     call->deadline_ms = rpc_core_monotonic_ms(details->deadline);
     rpc_event_init(&call->closed_event, closed_done, call);

@@ -13,6 +13,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum {
+    UNREAD_MS = 30 * 1000,
+    UNREAD_BYTES_MAX = 64 * 1024 * 1024,
+    LOOK_MS = 1000, /* at what is unread, or earlier */
+};
+
 struct accept {
     struct rpc_event event;
     struct rpc_server *server;
@@ -37,6 +43,9 @@ struct rpc_server {
     int open_calls;
     bool is_stopping; /* new calls are refused */
     bool is_down;     /* listeners and connections are shut */
+    struct rpc_unread *unread_first, *unread_last;
+    size_t unread_bytes, unread_bytes_max;
+    int64_t unread_ms;
 };
 
 static void accept_next(struct accept *accept)
@@ -117,16 +126,84 @@ void rpc_server_call_ended(struct rpc_server *server)
     pthread_mutex_unlock(&server->mutex);
 }
 
+/* What nobody reads. All with the mutex held. */
+
+static void unread_unlink(struct rpc_server *server, struct rpc_unread *unread)
+{
+    *(unread->previous != NULL ? &unread->previous->next : &server->unread_first) = unread->next;
+    *(unread->next != NULL ? &unread->next->previous : &server->unread_last) = unread->previous;
+    server->unread_bytes -= unread->bytes;
+    unread->is_listed = false;
+}
+
+static void unread_append(struct rpc_server *server, struct rpc_unread *unread, size_t bytes)
+{
+    unread->bytes = bytes;
+    unread->until_ms = clock_monotonic_ms() + server->unread_ms;
+    unread->previous = server->unread_last;
+    unread->next = NULL;
+    *(unread->previous != NULL ? &unread->previous->next : &server->unread_first) = unread;
+    server->unread_last = unread;
+    server->unread_bytes += bytes;
+    unread->is_listed = true;
+}
+
+/* They end as calls do whose clients are gone: what they hold is freed when C-core is done. */
+static void unread_end_oldest(struct rpc_server *server)
+{
+    const int64_t now_ms = clock_monotonic_ms();
+    struct rpc_unread *oldest;
+
+    while ((oldest = server->unread_first) != NULL &&
+           (server->unread_bytes > server->unread_bytes_max || now_ms >= oldest->until_ms)) {
+        log_info("a call is cancelled: its client does not read %zu bytes", oldest->bytes);
+        unread_unlink(server, oldest);
+        grpc_call_cancel_with_status(oldest->handle, GRPC_STATUS_RESOURCE_EXHAUSTED,
+                                     "the client does not read the response", NULL);
+    }
+}
+
+void rpc_server_unread_renew(struct rpc_server *server, struct rpc_unread *unread, size_t bytes)
+{
+    pthread_mutex_lock(&server->mutex);
+    if (unread->is_listed)
+        unread_unlink(server, unread);
+    unread_append(server, unread, bytes);
+    unread_end_oldest(server);
+    pthread_mutex_unlock(&server->mutex);
+}
+
+void rpc_server_unread_remove(struct rpc_server *server, struct rpc_unread *unread)
+{
+    pthread_mutex_lock(&server->mutex);
+    if (unread->is_listed)
+        unread_unlink(server, unread);
+    pthread_mutex_unlock(&server->mutex);
+}
+
+void rpc_server_limit_unread(struct rpc_server *server, int64_t ms, size_t bytes)
+{
+    pthread_mutex_lock(&server->mutex);
+    server->unread_ms = ms;
+    server->unread_bytes_max = bytes;
+    pthread_mutex_unlock(&server->mutex);
+}
+
 static void *poll_queue(void *argument)
 {
     struct rpc_server *server = argument;
 
     for (;;) {
         const grpc_event event =
-            grpc_completion_queue_next(server->queue, rpc_core_deadline(-1), NULL);
+            grpc_completion_queue_next(server->queue, rpc_core_deadline(LOOK_MS), NULL);
 
         if (event.type == GRPC_QUEUE_SHUTDOWN)
             return NULL;
+        pthread_mutex_lock(&server->mutex);
+        unread_end_oldest(server);
+        pthread_mutex_unlock(&server->mutex);
+        if (event.type == GRPC_QUEUE_TIMEOUT)
+            continue;
         struct rpc_event *target = event.tag;
         atomic_exchange(&target->is_armed, false);
         target->done(target->owner, event.success != 0);
@@ -149,6 +226,8 @@ static enum tca_status server_allocate(int threads, struct rpc_server **server_o
         return TCA_ERR_NO_MEMORY;
     }
     server->threads = threads;
+    server->unread_ms = UNREAD_MS;
+    server->unread_bytes_max = UNREAD_BYTES_MAX;
     rpc_event_init(&server->down, down_done, server);
     pthread_mutex_init(&server->mutex, NULL);
     pthread_condattr_init(&attributes);
