@@ -23,8 +23,8 @@ void bench_sparse(const struct sparse_bench *bench);
 int bench_chunk_tokens(const struct sparse_bench *bench);
 
 /* Print the time of one layer's attention over a whole document, the middle of three runs after as
- * many as `warm_up_s` takes, at least one: rule `block` at `keep`, selection and gather included; 1:
- * dense. tokens: a multiple of bench_chunk_tokens(), at least two of them. */
+ * many as `warm_up_s` takes, at least one: rule `block` at `keep`, selection and gather included;
+ * 1: dense. tokens: a multiple of bench_chunk_tokens(), at least two of them. */
 void bench_prefill(const struct sparse_bench *bench, int64_t tokens, double keep, double warm_up_s);
 
 /* Print a line of bench_sparse() for one chunk, whose heads keep between half and one and a half

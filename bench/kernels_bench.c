@@ -1,10 +1,10 @@
 /* tca-bench-kernels: how close the kernels come to what their device can do.
  *
- * On CPUs the single operations, each figure beside the bf16 peak measured in the same second on the
- * same threads: a busy machine lowers both. With --sparse, and on GPUs, which time decode steps over
- * core caches too: the attention of one prefill chunk, sparse against dense, at growing positions, in
- * milliseconds by part. With --prefill and --chunk that of one layer over whole documents and of
- * single chunks. */
+ * On CPUs the single operations, each figure beside the bf16 peak measured in the same second on
+ * the same threads: a busy machine lowers both. With --sparse, and on GPUs, which time decode steps
+ * over core caches too: the attention of one prefill chunk, sparse against dense, at growing
+ * positions, in milliseconds by part. With --prefill and --chunk that of one layer over whole
+ * documents and of single chunks. */
 #include "base/clock.h"
 #include "base/settings.h"
 #include "bench/bench_memory.h"

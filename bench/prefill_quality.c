@@ -1,11 +1,12 @@
-/* tca-eval-prefill: what a sparse prefill costs, by what needles cannot see. A document of given token
- * ids is prefilled once for each setting (rule:keep, the first one dense), and for each a JSON line
- * says
- *   kl            mean KL divergence from the dense setting of the next-token distributions over a
- *                 continuation, whose tokens read all of the document's KV
+/* tca-eval-prefill: what a sparse prefill costs, by what needles cannot see. A document of given
+ * token ids is prefilled once for each setting (rule:keep, the first one dense), and for each a
+ * JSON line says
+ *
+ *   kl            mean KL divergence from the dense setting of the next-token distributions over
+ *                 a continuation, whose tokens read all of the document's KV
  *   continuation  perplexity of the continuation
- *   second_half   perplexity of the document's second half while it is prefilled. A chunk's selection
- *                 has seen its later queries, so this flatters every rule that observes
+ *   second_half   perplexity of the document's second half while it is prefilled. A chunk's
+ *                 selection has seen its later queries, so this flatters every rule that observes
  *   l2            per layer, relative L2 error of the attention output against dense attention over
  *                 the same queries, keys and values, over queries that do not observe. */
 #include "base/bf16.h"

@@ -1,5 +1,5 @@
-/* tca-bench-sums: how long a sum of bf16 over the GPUs of this host takes, one behind the other on a
- * queue, by comm/nccl as it is and by NCCL alone. mpirun starts it, a process for each GPU. */
+/* tca-bench-sums: how long a sum of bf16 over the GPUs of this host takes, one behind the other on
+ * a queue, by comm/nccl as it is and by NCCL alone. mpirun starts it, a process for each GPU. */
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/settings.h"

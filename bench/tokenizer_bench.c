@@ -1,6 +1,6 @@
-/* tca-bench-tokenizer: how fast the tokenizer of a model encodes a text, one thread. Prints one JSON
- * line: bytes, tokens, and the processor seconds of the fastest and the median of some calls after
- * one to warm up. */
+/* tca-bench-tokenizer: how fast the tokenizer of a model encodes a text, one thread. Prints one
+ * JSON line: bytes, tokens, and the processor seconds of the fastest and the median of some calls
+ * after one to warm up. */
 #include "base/bytes.h"
 #include "base/settings.h"
 #include "model/tokenizer.h"

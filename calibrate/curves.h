@@ -49,8 +49,8 @@ double *curves_at(const struct curves *curves, enum curve_source source, int len
                   int head);
 
 /* Fill the tables and `tca` of an allocated profile of the same sizes, points = CURVE_SHARES. The
- * question table is the mean of text and questions where there were questions. `tca` is the sparsest
- * candidate that keeps `threshold` at every length. Masses are rounded to 4 digits. */
+ * question table is the mean of text and questions where there were questions. `tca` is the
+ * sparsest candidate that keeps `threshold` at every length. Masses are rounded to 4 digits. */
 void curves_fill(const struct curves *curves, double threshold, struct profile *profile);
 
 #endif

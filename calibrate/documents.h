@@ -1,9 +1,9 @@
-/* The token sequences of a calibration: documents cut from the user's texts, with planted facts, and
- * questions about them. Rank 0 only.
+/* The token sequences of a calibration: documents cut from the user's texts, with planted facts,
+ * and questions about them. Rank 0 only.
  *
  * The texts are joined and tokenised once; each length takes the next piece of them. A document is
- * the chat format's prefix and text, of exactly its length. Facts stand after line ends, one in each
- * equal part of the document at a random depth. */
+ * the chat format's prefix and text, of exactly its length. Facts stand after line ends, one in
+ * each equal part of the document at a random depth. */
 #ifndef CALIBRATE_DOCUMENTS_H
 #define CALIBRATE_DOCUMENTS_H
 
@@ -43,7 +43,8 @@ struct documents {
     int count;
 };
 
-/* TCA_ERR_NOT_FOUND, TCA_ERR_IO, TCA_ERR_INVALID: names the file; TCA_ERR_RANGE: too little text. */
+/* TCA_ERR_NOT_FOUND, TCA_ERR_IO, TCA_ERR_INVALID: names the file;
+ * TCA_ERR_RANGE: too little text. */
 enum tca_status documents_make(const struct documents_options *options,
                                struct documents *documents_out, struct tca_error *error);
 void documents_free(struct documents *documents); /* all zeros is a no-op */

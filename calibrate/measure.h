@@ -1,9 +1,10 @@
 /* How much attention mass the selections of one sample keep, in one layer, for this rank's heads.
  *
- * The observers score the earlier keys; for each budget the rule selects, the rows are gathered, and
- * the judged queries are scored over them. A judged query keeps 1 - (its mass on dropped earlier tokens):
- * e^(LSE of kept and own keys - LSE of all its causal keys). Everything goes through the backend; a
- * sample costs a layer about 15 passes over K. Owned by the rank's thread. */
+ * The observers score the earlier keys; for each budget the rule selects, the rows are gathered,
+ * and the judged queries are scored over them. A judged query keeps 1 - (its mass on dropped
+ * earlier tokens): e^(LSE of kept and own keys - LSE of all its causal keys). Everything goes
+ * through the backend; a sample costs a layer about 15 passes over K.
+ * Owned by the rank's thread. */
 #ifndef CALIBRATE_MEASURE_H
 #define CALIBRATE_MEASURE_H
 

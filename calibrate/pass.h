@@ -1,5 +1,5 @@
-/* The steps of a calibration, led by rank 0: every document prefilled densely, cut so that each text
- * sample is a step of its own, and the questions about it, a step each. */
+/* The steps of a calibration, led by rank 0: every document prefilled densely, cut so that each
+ * text sample is a step of its own, and the questions about it, a step each. */
 #ifndef CALIBRATE_PASS_H
 #define CALIBRATE_PASS_H
 

@@ -1,5 +1,6 @@
-/* The sum of every rank's buffer, in one order for all transports (base/sum_tree.h), so that the same
- * parts give the same bits on every rank, by every transport, and for every number of ranks. */
+/* The sum of every rank's buffer, in one order for all transports (base/sum_tree.h), so that the
+ * same parts give the same bits on every rank, by every transport, and
+ * for every number of ranks. */
 #ifndef COMM_REDUCE_H
 #define COMM_REDUCE_H
 

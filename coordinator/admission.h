@@ -67,8 +67,8 @@ void admission_free_document(struct admission *admission, int64_t kv_tokens); /*
 
 /* The largest core cache of a question that chooses from so many tokens (of a document, or of a
  * prompt that evicts): what its share or the least budget keeps. With tau, whose budgets
- * follow the mass, twice the share's or a 4th of the pool, whichever is more. Never over half: a head
- * that keeps more is read in place, but for a prompt that evicts. */
+ * follow the mass, twice the share's or a 4th of the pool, whichever is more. Never over half: a
+ * head that keeps more is read in place, but for a prompt that evicts. */
 int64_t admission_core_tokens(const struct admission *admission, const struct attention *attention,
                               int64_t tokens);
 /* What a question needs at its peak. An evicting one holds its prompt's whole range, with room for

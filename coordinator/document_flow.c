@@ -183,7 +183,8 @@ static void run_save(struct task *base)
     disk_task_done(task);
 }
 
-/* A folder that stays is listed again after the next start: nothing is lost, and nothing deleted. */
+/* A folder that stays is listed again after the next start: nothing is
+ * lost, and nothing deleted. */
 static void fail_removal(struct document *document, enum rpc_code code, const char *why)
 {
     document->failure = code;

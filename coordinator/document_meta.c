@@ -170,8 +170,8 @@ static enum tca_status read_state(const struct json_node *root, struct document 
     TCA_TRY(read_flag(root, "is_stored", &is_stored, error));
     TCA_TRY(read_short(root, "failure_text", document->failure_text, sizeof(document->failure_text),
                        error));
-    /* Bytes that are not what they should be stay so. Memory, profile and disk were those of the run
-     * that failed, and the bytes are still there: this one tries again. */
+    /* Bytes that are not what they should be stay so. Memory, profile and disk were those of the
+     * run that failed, and the bytes are still there: this one tries again. */
     has_failed = code == RPC_INVALID_ARGUMENT || (code != RPC_OK && document->sha256[0] == '\0');
     document->failure = has_failed ? (enum rpc_code)code : RPC_OK;
     if (!has_failed)

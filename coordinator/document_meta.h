@@ -15,9 +15,10 @@
 /* Append. TCA_ERR_NO_MEMORY. */
 enum tca_status document_meta_write(const struct document *document, struct bytes *json_out);
 
-/* Read it back: UPLOADING without a sha256, FAILED with its reason where the bytes are to blame, STORED
- * where it was, else QUEUED: what failed for another reason is tried again. `name` stands for the file in
- * errors. *document_out is owned. TCA_ERR_INVALID: no such object, or not of document `id`. */
+/* Read it back: UPLOADING without a sha256, FAILED with its reason where the bytes are to blame,
+ * STORED where it was, else QUEUED: what failed for another reason is tried again. `name` stands
+ * for the file in errors. *document_out is owned. TCA_ERR_INVALID: no such object, or not of
+ * document `id`. */
 enum tca_status document_meta_read(const char *name, const char *id, const struct bytes *json,
                                    struct document **document_out, struct tca_error *error);
 

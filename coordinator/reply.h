@@ -9,7 +9,8 @@
 
 /* Send one message. As rpc_call_send; TCA_ERR_RANGE: over 4 MiB, nothing is sent. */
 enum tca_status reply_send(struct rpc_call *call, const ProtobufCMessage *message);
-/* Send the one message of a unary method and finish OK, or RESOURCE_EXHAUSTED when it is too big. */
+/* Send the one message of a unary method and finish OK, or
+ * RESOURCE_EXHAUSTED when it is too big. */
 void reply_once(struct rpc_call *call, const ProtobufCMessage *message);
 void reply_ok(struct rpc_call *call);
 /* Finish with a failure. INVALID_ARGUMENT carries google.rpc.BadRequest (the text begins with the

@@ -113,8 +113,8 @@ static void prefill(struct coordinator *coordinator, struct document *document,
     document_flow_publish(coordinator, document);
 }
 
-/* How a document attends; false: it cannot, and has failed. Uploads are checked, but the profile may
- * have gone since. */
+/* How a document attends; false: it cannot, and has failed. Uploads are checked, but the profile
+ * may have gone since. */
 static bool find_attention(struct coordinator *coordinator, struct document *document,
                            struct attention *attention)
 {

@@ -104,7 +104,8 @@ struct kernel_backend {
     int step_rows;     /* of a prefill step that suits the device: larger ones gain little */
     double step_flops; /* most of a prefill step's dense attention: about a second's work */
 
-    /* `threads`: CPU threads to use, at least 1; ignored by GPUs. TCA_ERR_DEVICE: no such device. */
+    /* `threads`: CPU threads to use, at least 1; ignored by GPUs.
+     * TCA_ERR_DEVICE: no such device. */
     enum tca_status (*queue_create)(int device, int threads, struct kernel_queue **queue_out);
     void (*queue_destroy)(struct kernel_queue *queue); /* waits for pending work */
     enum tca_status (*queue_wait)(struct kernel_queue *queue);
@@ -134,9 +135,9 @@ struct kernel_backend {
     enum tca_status (*weight_create_parts)(struct kernel_queue *queue, const uint16_t *host_rows,
                                            int rows, const int *part_cols, int parts,
                                            struct kernel_weight **weight_out);
-    /* Optional. weight_create from made-up numbers, without a host's array: `count` runs of rows (host
-     * array), one below the other, all of `cols` columns. NULL: the caller makes them on the host.
-     * TCA_ERR_NO_MEMORY. */
+    /* Optional. weight_create from made-up numbers, without a host's array: `count` runs of rows
+     * (host array), one below the other, all of `cols` columns. NULL: the caller makes them on the
+     * host. TCA_ERR_NO_MEMORY. */
     enum tca_status (*weight_create_dummy)(struct kernel_queue *queue,
                                            const struct dummy_rows *runs, int count, int cols,
                                            struct kernel_weight **weight_out);
@@ -165,9 +166,9 @@ struct kernel_backend {
                              const struct kernel_weight *table, const int32_t *ids, int rows,
                              int first_id);
 
-    /* x += delta + rest (each unless NULL; rest only with delta); out = x / sqrt(mean(x^2) + eps) * weight, per row (unless out is
-     * NULL). x: [rows, cols] f32; delta, rest: [rows, cols] act; out: [rows, cols] bf16;
-     * weight: [cols] f32. */
+    /* x += delta + rest (each unless NULL; rest only with delta); out = x / sqrt(mean(x^2) + eps) *
+     * weight, per row (unless out is NULL). x: [rows, cols] f32; delta, rest: [rows, cols] act;
+     * out: [rows, cols] bf16; weight: [cols] f32. */
     enum tca_status (*residual_norm)(struct kernel_queue *queue, uint16_t *out, float *x,
                                      const void *delta, const void *rest, const float *weight,
                                      int rows, int cols, float eps);
@@ -291,17 +292,18 @@ struct kernel_backend {
 
     /* --- Stripes (docs/decisions/0009-stripes.md): a rank then has one KV head. --- */
 
-    /* Gathered values of all stripes back into the order of the sequence: out[i], i < total, is value
-     * (i / unit / stripes) * unit + i % unit of stripe (i / unit) % stripes. What is gathered beyond
-     * that is not read. gathered: [stripes, stride] f32, stripes->stripe does not matter;
+    /* Gathered values of all stripes back into the order of the sequence: out[i], i < total, is
+     * value (i / unit / stripes) * unit + i % unit of stripe (i / unit) % stripes. What is gathered
+     * beyond that is not read. gathered: [stripes, stride] f32, stripes->stripe does not matter;
      * out: [total] f32, apart. */
     enum tca_status (*interleave)(struct kernel_queue *queue, float *out, const float *gathered,
                                   const struct kernel_stripes *stripes, int64_t stride,
                                   int64_t total);
 
-    /* Which of the kept tokens this stripe holds, and where: token i of a unit of its own becomes row
-     * (i / unit / stripes) * unit + i % unit, in the order of `kept`, which rises. kept: [count] i32
-     * and count: [1] i32 on the device; picked_out: [room for count] i32, apart; count_out: [1]. */
+    /* Which of the kept tokens this stripe holds, and where: token i of a unit of its own becomes
+     * row (i / unit / stripes) * unit + i % unit, in the order of `kept`, which rises. kept:
+     * [count] i32 and count: [1] i32 on the device; picked_out: [room for count] i32, apart;
+     * count_out: [1]. */
     enum tca_status (*pick)(struct kernel_queue *queue, int32_t *picked_out, int32_t *count_out,
                             const int32_t *kept, const int32_t *count,
                             const struct kernel_stripes *stripes);
@@ -309,7 +311,8 @@ struct kernel_backend {
 
 const struct kernel_backend *kernel_backend_cpu(void);
 
-/* NULL when this build or this machine has no usable GPU of that index; `error` (or NULL) says why. */
+/* NULL when this build or this machine has no usable GPU of that index;
+ * `error` (or NULL) says why. */
 const struct kernel_backend *kernel_backend_cuda(int device, struct tca_error *error);
 
 #endif

@@ -1,5 +1,5 @@
-/* Numbers made up for a model without weights (`dummy`): they depend on a seed and a place alone, so
- * that every split of a matrix and every device makes the same. Also compiled for GPUs. */
+/* Numbers made up for a model without weights (`dummy`): they depend on a seed and a place alone,
+ * so that every split of a matrix and every device makes the same. Also compiled for GPUs. */
 #ifndef KERNELS_DUMMY_H
 #define KERNELS_DUMMY_H
 

@@ -55,8 +55,9 @@ struct select_input {
     const float *tca_shares; /* [SELECT_TCA_SIZES] share of blocks that keep 1, 2, .. 64 tokens */
 };
 
-/* "dense", "window", "block", "pooled", and of the rule `tca`: "tca" is the paper's (simpson, the last
- * query observes), "tca-simpson" and "tca-mass" let all queries observe. False: no such method. */
+/* "dense", "window", "block", "pooled", and of the rule `tca`: "tca" is the paper's (simpson, the
+ * last query observes), "tca-simpson" and "tca-mass" let all queries observe. False: no such
+ * method. */
 bool select_method_parse(const char *name, size_t bytes, struct select_method *method_out);
 
 /* What the rule reads: token scores (pooled, tca), block masses (block, tca by mass). */
@@ -66,7 +67,8 @@ bool select_needs_block_masses(const struct select_method *method);
 /* Blocks of a text: tokens / 64, rounded up. */
 int64_t select_blocks(int64_t tokens);
 
-/* The budget of a mean share: keep * tokens rounded down, at least sinks + window + 512, at most tokens. */
+/* The budget of a mean share: keep * tokens rounded down, at least sinks + window + 512, at most
+ * tokens. */
 int64_t select_budget(double keep, int64_t tokens, int64_t window);
 
 /* Bytes of scratch that select_run needs for `tokens`. */

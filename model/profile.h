@@ -61,8 +61,8 @@ void profile_deinit(struct profile *profile);
 /* The file's text. A profile that was written reads back equal to 1e-6. */
 enum tca_status profile_write(const struct profile *profile, struct bytes *json_out);
 
-/* Write the file as a whole: after TCA_OK it is on disk, after a failure the old one is still there.
- * TCA_ERR_IO names the file. */
+/* Write the file as a whole: after TCA_OK it is on disk, after a failure the old one is still
+ * there. TCA_ERR_IO names the file. */
 enum tca_status profile_save(const struct profile *profile, const char *path,
                              struct tca_error *error);
 

@@ -1,8 +1,9 @@
 /* Which part of every tensor a rank holds: the one place that decides it, a pure function.
  *
- * With at most as many ranks as KV heads, a rank has whole heads. With more, every rank has one head,
- * and the ranks that share it hold stripes of the sequences: a sequence's rows are cut into units of
- * `stripe_unit` tokens, unit u belongs to stripe u mod `stripes` (docs/decisions/0009-stripes.md). */
+ * With at most as many ranks as KV heads, a rank has whole heads. With more, every rank has one
+ * head, and the ranks that share it hold stripes of the sequences: a sequence's rows are cut into
+ * units of `stripe_unit` tokens, unit u belongs to stripe u mod `stripes`
+ * (docs/decisions/0009-stripes.md). */
 #ifndef MODEL_SHARD_PLAN_H
 #define MODEL_SHARD_PLAN_H
 
@@ -27,14 +28,14 @@ struct shard {
 };
 
 /* First FFN column of KV head `kv_head`'s share; kv_head == kv_heads: the end. A rank's columns are
- * the shares of its heads. A share may be empty where one rank holds everything. Meaningless with more
- * ranks than heads. */
+ * the shares of its heads. A share may be empty where one rank holds everything. Meaningless with
+ * more ranks than heads. */
 int shard_plan_ffn_first(const struct model_config *config, int kv_head);
 
 /* The part of `rank` of `ranks`. Whole KV-head groups, the first ranks get one more: 4 heads on
- * 3 ranks is 2 + 1 + 1. More ranks than heads: consecutive ranks share a head, the first heads get one
- * more: 4 heads on 6 ranks is 2 + 2 + 1 + 1; FFN and vocabulary are then shared equally by all. A
- * remainder that is no multiple of 16 goes to the last rank. stripe_unit is SHARD_STRIPE_UNIT.
+ * 3 ranks is 2 + 1 + 1. More ranks than heads: consecutive ranks share a head, the first heads get
+ * one more: 4 heads on 6 ranks is 2 + 2 + 1 + 1; FFN and vocabulary are then shared equally by all.
+ * A remainder that is no multiple of 16 goes to the last rank. stripe_unit is SHARD_STRIPE_UNIT.
  * TCA_ERR_UNSUPPORTED: more than SHARD_RANKS_MAX, or FFN or vocabulary too small to share. */
 enum tca_status shard_plan_make(const struct model_config *config, int rank, int ranks,
                                 struct shard *shard_out, struct tca_error *error);
@@ -44,8 +45,8 @@ enum tca_status shard_plan_make(const struct model_config *config, int rank, int
 int64_t shard_plan_rows(const struct shard *shard, int64_t rows);
 
 /* What a sequence of `tokens` counts against the KV memory of `ranks` ranks, in tokens: the most of
- * any stripe, times the stripes. `tokens` where nothing is striped; never less, and never falling when
- * `tokens` grow. Units are of SHARD_STRIPE_UNIT. */
+ * any stripe, times the stripes. `tokens` where nothing is striped; never less, and never falling
+ * when `tokens` grow. Units are of SHARD_STRIPE_UNIT. */
 int64_t shard_plan_kv_tokens(int kv_heads, int ranks, int64_t tokens);
 
 /* The most ranks that share a KV head; 1: none do. */

@@ -58,8 +58,8 @@ struct token_stream {
     char held[4];
     int held_bytes;
 };
-/* Append what became whole; bytes that can no longer become a character turn into U+FFFD, and so does an id
- * outside the vocabulary: models have some without text behind it. */
+/* Append what became whole; bytes that can no longer become a character turn into U+FFFD, and so
+ * does an id outside the vocabulary: models have some without text behind it. */
 enum tca_status token_stream_push(struct token_stream *stream, const struct tokenizer *tokenizer,
                                   int32_t id, struct bytes *text_out);
 /* End of text: an unfinished character turns into U+FFFD. */

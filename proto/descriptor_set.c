@@ -51,7 +51,8 @@ int descriptor_set_find_file(const struct descriptor_set *set, const void *name,
     return -1;
 }
 
-/* Is `symbol` in the scope `name`? Then *rest_out is what follows "name.", empty for name itself. */
+/* Is `symbol` in the scope `name`? Then *rest_out is what follows
+ * "name.", empty for name itself. */
 static bool is_in(ProtobufCBinaryData symbol, ProtobufCBinaryData name,
                   ProtobufCBinaryData *rest_out)
 {

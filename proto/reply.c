@@ -26,8 +26,8 @@ void rpc_call_reply(struct rpc_call *call, const void *message)
                     status == TCA_OK ? "" : tca_status_text(status), NULL, 0);
 }
 
-/* Append a serialised google.rpc.Status with one detail: code and message must be those of the call's
- * end. */
+/* Append a serialised google.rpc.Status with one detail: code and message must be those of the
+ * call's end. */
 static enum tca_status details_pack(enum rpc_code code, const char *message, const char *type_url,
                                     const void *detail, struct bytes *details)
 {

@@ -45,7 +45,8 @@ struct rpc_unread {
 /* The call has been finished, or its client has read something since: it has this much left, and
  * all the time again. May end others. */
 void rpc_server_unread_renew(struct rpc_server *server, struct rpc_unread *unread, size_t bytes);
-/* Once everything is read, or the client is gone; before the handle is let go. Unlisted: nothing. */
+/* Once everything is read, or the client is gone; before the handle is
+ * let go. Unlisted: nothing. */
 void rpc_server_unread_remove(struct rpc_server *server, struct rpc_unread *unread);
 
 #endif

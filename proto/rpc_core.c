@@ -38,9 +38,10 @@ enum {
 #define NO_COMPRESSION                                                                             \
     SETTING(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1 << GRPC_COMPRESS_NONE)
 
-/* The server's streams have a window of one size. A window that C-core adapts to bandwidth and memory may shrink below what a client has
- * sent; the client may still end its stream, with an empty frame, but C-core 1.51 finds that these
- * 0 bytes overflow the negative window and resets the call: INTERNAL, instead of our status. */
+/* The server's streams have a window of one size. A window that C-core adapts to bandwidth and
+ * memory may shrink below what a client has sent; the client may still end its stream, with an
+ * empty frame, but C-core 1.51 finds that these 0 bytes overflow the negative window and resets the
+ * call: INTERNAL, instead of our status. */
 static grpc_arg server_settings[] = {
     SETTING(GRPC_ARG_ALLOW_REUSEPORT, 0), /* a port in use is an error */
     SETTING(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, RPC_MESSAGE_BYTES_MAX),

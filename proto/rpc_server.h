@@ -5,10 +5,10 @@
  * callbacks too.
  *
  * Life of a call: `message` (each request message, in order; the next one is read only after
- * rpc_call_read_next), `half_close` (the client sent its last; a client that goes away may look like
- * one until `closed`), and always, exactly once and last, `closed`: after the status went out, or
- * when the client is gone or its deadline has passed; also when there was no `message` before it.
- * Nothing but `closed` comes after rpc_call_finish. */
+ * rpc_call_read_next), `half_close` (the client sent its last; a client that goes away may look
+ * like one until `closed`), and always, exactly once and last, `closed`: after the status went out,
+ * or when the client is gone or its deadline has passed; also when there was no `message` before
+ * it. Nothing but `closed` comes after rpc_call_finish. */
 #ifndef PROTO_RPC_SERVER_H
 #define PROTO_RPC_SERVER_H
 

@@ -4,9 +4,9 @@
  * documents and questions, least recently served first (questions before documents among equals),
  * so that nobody starves. The budget is a chunk; less where attention is long or answers are being
  * written, so that a step stays short: cancelling, new questions and the next token of an answer
- * wait for its end. A document's pieces never cross a multiple of chunk_tokens. Where a piece selects
- * what it attends to it is never cut: what is selected must not depend on the load. Such a piece is
- * followed by steps without another while answers are being written. */
+ * wait for its end. A document's pieces never cross a multiple of chunk_tokens. Where a piece
+ * selects what it attends to it is never cut: what is selected must not depend on the load. Such a
+ * piece is followed by steps without another while answers are being written. */
 #ifndef WORKER_BATCH_H
 #define WORKER_BATCH_H
 
@@ -40,12 +40,11 @@ struct batch_sequence {
 enum { BATCH_PIECE_LEAST = 64 /* tokens, unless chunk_tokens is less */ };
 
 struct batch_limits {
-    int chunk_tokens; /* most prefill tokens of a step */
-    int64_t
-        key_reads;    /* about how many (query, key) pairs a step's prefill may attend to; 0: any */
-    int decode_share; /* while answers are being written, the budget is divided by this, and one step
-                       * of so many runs a whole chunk; 0: not */
-    uint64_t step;    /* number of this one */
+    int chunk_tokens;  /* most prefill tokens of a step */
+    int64_t key_reads; /* about how many (query, key) pairs its prefill may attend to; 0: any */
+    int decode_share;  /* while answers are being written, the budget is divided by this, and one
+                        * step of so many runs a whole chunk; 0: not */
+    uint64_t step;     /* number of this one */
     uint64_t whole_chunk_step; /* of the last that ran a whole chunk; 0: none yet */
 };
 

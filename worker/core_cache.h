@@ -2,10 +2,10 @@
  * KV head, and how many there are.
  *
  * One block of device memory: ragged rows [layer][K, V][KV head][room of that head][head_dim] bf16,
- * then the tables below. A head that may keep more than half of the document has no room of its own:
- * it reads the document in place, whole. Where ranks share a KV head, budgets are for all of them, and
- * each has the kept rows that it holds of the document. Owned by the rank's thread; rooms are fixed when
- * it opens. */
+ * then the tables below. A head that may keep more than half of the document has no room of its
+ * own: it reads the document in place, whole. Where ranks share a KV head, budgets are for all of
+ * them, and each has the kept rows that it holds of the document. Owned by the rank's thread; rooms
+ * are fixed when it opens. */
 #ifndef WORKER_CORE_CACHE_H
 #define WORKER_CORE_CACHE_H
 
@@ -74,8 +74,8 @@ int core_cache_segments(const struct core_cache *core, int layer, const struct k
 /* Where the layer's gathered rows go. */
 struct kv_copy core_cache_copy(const struct core_cache *core, int layer);
 
-/* Let a head of a layer have `rows` tokens: within its room, or in place where that is more than half
- * of the document. `queue`: the tables on the device follow. */
+/* Let a head of a layer have `rows` tokens: within its room, or in place where that is more than
+ * half of the document. `queue`: the tables on the device follow. */
 enum tca_status core_cache_resize(struct core_cache *core, struct kernel_queue *queue,
                                   const struct kernel_backend *backend, int layer, int head,
                                   int64_t rows);

@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* A step prefills whole chunks as long as the device attends to that many keys in seconds, then shorter
- * pieces, for any length of documents; an eighth of it while answers are being written. */
+/* A step prefills whole chunks as long as the device attends to that many keys in seconds, then
+ * shorter pieces, for any length of documents; an eighth of it while answers are being written. */
 enum { DECODE_SHARE = 8 };
 
 struct engine {

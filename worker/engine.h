@@ -33,10 +33,9 @@ struct engine_usage {
     int64_t decode_ms;        /* first to last token */
     int64_t full_kv_bytes;    /* of document, question and answer over all ranks */
     int64_t core_cache_bytes; /* of what decode reads: all of it, with dense attention */
-    int64_t
-        exchanged_bytes;   /* between ranks, for this question: comm_group.sent_bytes of them all */
-    double kept_share;     /* of the document's KV, mean over layers and KV heads */
-    double kept_mass_mean; /* of the question's attention, over layers, heads and its tokens */
+    int64_t exchanged_bytes;  /* of comm_group.sent_bytes of all ranks, for this question */
+    double kept_share;        /* of the document's KV, mean over layers and KV heads */
+    double kept_mass_mean;    /* of the question's attention, over layers, heads and its tokens */
     double kept_mass_min;
 };
 

@@ -190,7 +190,8 @@ static void *qkv_of(const struct forward *forward, const struct residual_part *p
     return (char *)forward->qkv + (size_t)part->first * row_bytes;
 }
 
-/* The products of a part of a step, of the first layer's matrices, to which all others are alike. */
+/* The products of a part of a step, of the first layer's matrices, to
+ * which all others are alike. */
 static enum tca_status prepare_products(struct forward *forward, const struct residual_part *part)
 {
     const struct layer_weights *layer = &forward->parts.weights->layer[0];
@@ -371,8 +372,8 @@ static struct stripe_rows rows_of(const struct forward *forward, const struct fo
                                 .held = kv_range_layer(item->own, &forward->kv, layer)};
 }
 
-/* The item's last `queries` rows, which lie from `first_query` on, and the own rows that they see; one
- * piece, or where stripes meet several. */
+/* The item's last `queries` rows, which lie from `first_query` on, and the own rows that they see;
+ * one piece, or where stripes meet several. */
 static struct sparse_own own_pieces(struct forward *forward, const struct forward_item *item,
                                     int first_query, int queries, int layer)
 {
@@ -394,8 +395,8 @@ static struct sparse_own own_pieces(struct forward *forward, const struct forwar
         .pieces = stripes_cut_by_unit(forward->stripes, &rows, forward->own_pieces)};
 }
 
-/* Point an item's queries at the own rows that they see; returns in how many pieces. Few queries, and
- * those whose selected base takes two segments, are attended to where their rows are stored. */
+/* Point an item's queries at the own rows that they see; returns in how many pieces. Few queries,
+ * and those whose selected base takes two segments, are attended to where their rows are stored. */
 static int point_at_own(const struct forward *forward, const struct forward_item *item, int layer,
                         int *turn, struct attention_item *pieces_out)
 {
@@ -573,8 +574,8 @@ static int clamp(int value, int least, int most)
     return value < least ? least : value > most ? most : value;
 }
 
-/* The part's delta = what its rows attended to, through o_proj; of a striped rank, that of its share of
- * the rows, and zeros for those that its peers bring. */
+/* The part's delta = what its rows attended to, through o_proj; of a striped rank, that of its
+ * share of the rows, and zeros for those that its peers bring. */
 static enum tca_status project(const struct forward *forward, const struct residual_part *part,
                                const struct stripe_share *share, const struct kernel_weight *o_proj)
 {
@@ -610,9 +611,9 @@ static enum tca_status run_qkv(struct forward *forward, int index)
     return TCA_OK;
 }
 
-/* Attention sees all rows; what comes before (run_qkv) and after it, a part at a time. The layer before is summed
- * by the time that peers exchange theirs: no two groups ever have work under way beside each other, which
- * GPUs might run in different orders and wait for ever. */
+/* Attention sees all rows; what comes before (run_qkv) and after it, a part at a time. The layer
+ * before is summed by the time that peers exchange theirs: no two groups ever have work under way
+ * beside each other, which GPUs might run in different orders and wait for ever. */
 static enum tca_status run_attention(struct forward *forward, int rows,
                                      const struct forward_item *items, int item_count, int index)
 {

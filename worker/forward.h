@@ -5,7 +5,8 @@
  * partial sums of o_proj and down. Ranks that share a KV head hold stripes of the sequences and
  * exchange what they need of one another (stripes.h); ranges are of a rank's own rows, every other
  * count of rows is of the whole sequence. The workspace is allocated once; on GPUs a step allocates
- * no device memory. Owned by the rank's thread; every rank runs the same steps in the same order. */
+ * no device memory. Owned by the rank's thread; every rank runs the same
+ * steps in the same order. */
 #ifndef WORKER_FORWARD_H
 #define WORKER_FORWARD_H
 
@@ -49,7 +50,8 @@ struct forward_item {
     int64_t base_rows;           /* their count is the position of own row 0 */
     /* A sparse prefill chunk: what to select of the own rows before. Borrowed; else NULL. */
     const struct head_budgets *chunk;
-    /* What a question keeps of its base. Selected: read in the base's stead. Borrowed; else NULL. */
+    /* What a question keeps of its base. Selected: read in the base's
+     * stead. Borrowed; else NULL. */
     struct core_cache *core;
     bool wants_output; /* forward_logits() reads its rows, or they select */
     bool selects;      /* these rows fill the core, after reading the base */
@@ -81,8 +83,8 @@ enum tca_status forward_create(const struct forward_parts *parts,
 void forward_destroy(struct forward *forward); /* NULL is a no-op */
 
 /* Run the layers over `rows` tokens, ids [rows], cut into `items` that cover them without gaps.
- * Leaves the residual stream for forward_logits; where no item wants output and there is no probe, it
- * ends with the last layer's K and V. Within the limits; a failure ends the group. */
+ * Leaves the residual stream for forward_logits; where no item wants output and there is no probe,
+ * it ends with the last layer's K and V. Within the limits; a failure ends the group. */
 enum tca_status forward_run(struct forward *forward, const int32_t *ids, int rows,
                             const struct forward_item *items, int item_count);
 

@@ -33,8 +33,9 @@ struct group_run_options {
     enum device_wish device;              /* local_ranks > 1: the CPU */
     enum comm_nccl_sums nccl_sums;        /* on GPUs */
     const struct kernel_backend *backend; /* NULL: that of `device` */
-    /* Called on every rank, or NULL: once the model is loaded, and after the last step when all went
-     * well. They may use the group's collectives; a failure on one rank is a failure of all. */
+    /* Called on every rank, or NULL: once the model is loaded, and after the last step when all
+     * went well. They may use the group's collectives; a failure on one
+     * rank is a failure of all. */
     group_run_fn start, finish;
 };
 

@@ -1,6 +1,6 @@
-/* How many tokens each (layer, KV head) of one rank may keep of a document, or of what stands before
- * a prefill chunk. Host memory, filled from a request and the model's profile; every rank makes the
- * same budgets for the whole model and takes its heads' part. */
+/* How many tokens each (layer, KV head) of one rank may keep of a document, or of what stands
+ * before a prefill chunk. Host memory, filled from a request and the model's profile; every rank
+ * makes the same budgets for the whole model and takes its heads' part. */
 #ifndef WORKER_HEAD_BUDGETS_H
 #define WORKER_HEAD_BUDGETS_H
 

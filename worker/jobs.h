@@ -57,8 +57,8 @@ struct question_job {
     struct document_job *document; /* borrowed, NULL for a bare prompt */
     int32_t slot;
     int64_t capacity; /* rows of its slot: its own tokens' and the answer's, without the head's */
-    /* An evicting prompt runs as a question over its own head: all but its last tokens, in a slot that
-     * leaves when what it keeps is copied. 0 tokens: there is none. */
+    /* An evicting prompt runs as a question over its own head: all but its last tokens, in a slot
+     * that leaves when what it keeps is copied. 0 tokens: there is none. */
     int64_t head_tokens;
     int32_t head_slot;
     bool is_head_on_ranks, is_head_leaving;

@@ -28,8 +28,8 @@ enum tca_status lockstep_lead(struct lockstep *lockstep, const struct step_plan 
 /* Rank 0: what all ranks sent to one another through tensor collectives in the last plan's step. */
 uint64_t lockstep_sent_bytes(const struct lockstep *lockstep);
 
-/* Rank 0: let every rank leave, with STEP_END_STOP or STEP_END_FAILURE. TCA_ERR_COMM: they are out of
- * step already. */
+/* Rank 0: let every rank leave, with STEP_END_STOP or STEP_END_FAILURE. TCA_ERR_COMM: they are out
+ * of step already. */
 enum tca_status lockstep_end(struct lockstep *lockstep, enum step_end end);
 
 /* Other ranks: apply plans until one ends the group. TCA_OK after STEP_END_STOP, TCA_ERR_ABORTED

@@ -24,8 +24,7 @@ _Static_assert((int)SHARD_RANKS_MAX <= (int)COMM_RANKS_MAX, "a plan has more ran
 struct model_shard {
     struct device device;
     struct comm_group *group;
-    struct comm_group
-        *peers; /* owned; the ranks that share this one's KV head, NULL: nothing is shared */
+    struct comm_group *peers; /* owned: who shares this rank's KV head; NULL: nobody */
     struct model_config config;
     struct model_shard_facts facts;
     struct step_limits limits;
@@ -109,7 +108,8 @@ static enum tca_status reserve_kv(struct model_shard *shard,
     return TCA_OK;
 }
 
-/* By the products of queries with keys and of weights with values, 2 operations each a value of a head. */
+/* By the products of queries with keys and of weights with values, 2 operations each a value of a
+ * head. */
 static int64_t step_key_reads_of(const struct model_shard *shard,
                                  const struct kernel_backend *backend)
 {
@@ -158,8 +158,8 @@ static enum tca_status create_lists(struct model_shard *shard, struct tca_error 
     return TCA_OK;
 }
 
-/* The file that was named, or that of the model's folder where there is one. Made-up weights have no
- * profile of their own. */
+/* The file that was named, or that of the model's folder where there is one. Made-up weights have
+ * no profile of their own. */
 static enum tca_status open_profile(struct model_shard *shard,
                                     const struct model_shard_options *options,
                                     struct tca_error *error)

@@ -63,8 +63,8 @@ struct step_answer {
 typedef void (*model_shard_row_fn)(void *context, int token, int item,
                                    const struct logits_row *row);
 
-/* Load this rank's part; borrows group. Collective with more ranks than KV heads. On failure nothing is
- * kept, and the other ranks know nothing of it: the caller tells them. */
+/* Load this rank's part; borrows group. Collective with more ranks than KV heads. On failure
+ * nothing is kept, and the other ranks know nothing of it: the caller tells them. */
 enum tca_status model_shard_create(const struct model_shard_options *options,
                                    struct comm_group *group, struct model_shard **shard_out,
                                    struct tca_error *error);

@@ -35,7 +35,8 @@ enum tca_status rank_hosts_init(struct rank_hosts *hosts, struct comm_group *con
 void rank_hosts_deinit(struct rank_hosts *hosts);
 
 /* Collective; borrows `control`. All ranks get the same backend: with DEVICE_AUTO CUDA where every
- * rank has a GPU of its own that it can use; otherwise the log says why not. `wish` and `sums` are the same on all ranks. */
+ * rank has a GPU of its own that it can use; otherwise the log says why not. `wish` and `sums` are
+ * the same on all ranks. */
 enum tca_status rank_device_open(enum device_wish wish, struct comm_group *control,
                                  const struct rank_hosts *hosts, int timeout_ms,
                                  enum comm_nccl_sums sums, struct rank_device *device_out,
@@ -43,8 +44,8 @@ enum tca_status rank_device_open(enum device_wish wish, struct comm_group *contr
 /* Before `control` is destroyed; zeroed is a no-op. */
 void rank_device_close(struct rank_device *device);
 
-/* CPU threads for each of `ranks` on this machine: `wanted`, or with 0 an even share of the cores that
- * this process may use, at least 1. */
+/* CPU threads for each of `ranks` on this machine: `wanted`, or with 0 an even share of the cores
+ * that this process may use, at least 1. */
 int rank_threads(int wanted, int ranks);
 
 #endif

@@ -1,8 +1,9 @@
 #include "worker/residual.h"
 
-/* Parts of fewer than half of CUT_ROWS leave multiprocessors of a GPU without work in o_proj and down (a
- * model of hidden 4096 has 128 outputs of 128 x 256 in a part of 1024 rows), which takes more time than
- * the sums do. PART_UNIT: the backends' tiles of rows, so that parts are tiled as the whole. */
+/* Parts of fewer than half of CUT_ROWS leave multiprocessors of a GPU without work in o_proj and
+ * down (a model of hidden 4096 has 128 outputs of 128 x 256 in a part of 1024 rows), which takes
+ * more time than the sums do. PART_UNIT: the backends' tiles of rows, so that parts are tiled as
+ * the whole. */
 enum { CUT_ROWS = 2048, PART_UNIT = 128 };
 
 static struct residual_part part_of(const struct residual *residual, int first, int count)

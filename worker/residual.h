@@ -1,8 +1,8 @@
 /* The residual stream of a step's rows, and the delta that every half of a layer adds to it.
  *
- * A delta is a partial sum until all ranks have added theirs. Rows depend on one another in attention
- * alone, so a step of many rows is cut in two parts: while the delta of one is summed over the ranks, the
- * other is computed. Twice a layer, for one part after the other:
+ * A delta is a partial sum until all ranks have added theirs. Rows depend on one another in
+ * attention alone, so a step of many rows is cut in two parts: while the delta of one is summed
+ * over the ranks, the other is computed. Twice a layer, for one part after the other:
  *
  *     residual_norm(part)    rows += delta, once it is summed; normed = their norm
  *     ..                     the caller computes the part's next delta from normed
@@ -46,11 +46,13 @@ void residual_cut(struct residual *residual, int rows);
 /* Enqueue: complete the embedded rows, of which each rank has some, and zeros for the others. */
 enum tca_status residual_complete_rows(struct residual *residual, int rows);
 
-/* Enqueue: rows += delta (unless there is none yet); normed = norm of rows (unless weight is NULL). */
+/* Enqueue: rows += delta (unless there is none yet); normed = norm of rows
+ * (unless weight is NULL). */
 enum tca_status residual_norm(struct residual *residual, int part, bool has_delta,
                               const float *weight);
 
-/* Enqueue: sum the part's delta over the ranks. It is read by the part's next residual_norm() alone. */
+/* Enqueue: sum the part's delta over the ranks. It is read by the part's next residual_norm()
+ * alone. */
 enum tca_status residual_sum(struct residual *residual, int part);
 
 /* Where row `row` of the part has its delta. */

@@ -18,8 +18,9 @@ struct selection_report {
     double mass_min;   /* least of any query */
 };
 
-/* This rank's part; ranks that share a KV head each report the rows that they hold, and the first of
- * them the pairs and masses. core NULL: everything is kept. rows: queries that selected. Waits. */
+/* This rank's part; ranks that share a KV head each report the rows that they hold, and the first
+ * of them the pairs and masses. core NULL: everything is kept. rows:
+ * queries that selected. Waits. */
 enum tca_status selection_report_make(const struct device *device, const struct core_cache *core,
                                       const struct kv_shape *shape, const struct shard *shard,
                                       int64_t base_tokens, int rows,
@@ -29,9 +30,9 @@ enum tca_status selection_report_make(const struct device *device, const struct 
 enum tca_status selection_report_gather(struct comm_group *group, struct selection_report *report,
                                         int timeout_ms);
 
-/* Rank 0 gets bins [layers, all heads, CORE_CACHE_BINS], the heads of a rank beside each other in the
- * order of ranks; kv_heads: host [ranks]. core NULL: everything is kept. bins_out: NULL elsewhere.
- * TCA_ERR_COMM, TCA_ERR_NO_MEMORY. */
+/* Rank 0 gets bins [layers, all heads, CORE_CACHE_BINS], the heads of a rank beside each other in
+ * the order of ranks; kv_heads: host [ranks]. core NULL: everything is kept. bins_out: NULL
+ * elsewhere. TCA_ERR_COMM, TCA_ERR_NO_MEMORY. */
 enum tca_status selection_bins_gather(struct comm_group *group, const struct core_cache *core,
                                       const struct kv_shape *shape, int64_t base_tokens,
                                       const int *kv_heads, uint32_t *bins_out, int timeout_ms);

@@ -35,8 +35,8 @@ struct sequence {
     int64_t answered;          /* rows since its selection */
 };
 
-/* Take what the plan's open asks for. TCA_ERR_BUSY, TCA_ERR_NO_MEMORY: no memory here; the slot stays
- * open and empty until rank 0 closes it. TCA_ERR_PRECONDITION: the rule needs a profile. */
+/* Take what the plan's open asks for. TCA_ERR_BUSY, TCA_ERR_NO_MEMORY: no memory here; the slot
+ * stays open and empty until rank 0 closes it. TCA_ERR_PRECONDITION: the rule needs a profile. */
 enum tca_status sequence_open(struct sequence *sequence, const struct sequence_host *host,
                               const struct step_open *open);
 void sequence_close(struct sequence *sequence, const struct sequence_host *host);

@@ -20,26 +20,25 @@ struct sparse {
     int observers;           /* most that have block scores at once */
     void *workspace;
     size_t workspace_bytes;
-    float *scores;       /* [observers, q_heads, blocks] */
-    float *masses;       /* [kv_heads, blocks] */
-    float *tokens;       /* [kv_heads, positions] */
-    float *observer_lse; /* [observers, q_heads] */
-    int32_t *kept;       /* [kv_heads, positions] */
-    int32_t *counts;     /* [kv_heads] */
-    int32_t *whole;      /* [kv_heads] rows of heads that read in place */
-    int64_t *offsets;    /* [kv_heads] of the gathered rows */
-    uint16_t *gathered;  /* [2, gather_rows, head_dim] */
-    uint16_t *out;       /* [rows, q_heads, head_dim] */
-    float *lse;          /* [rows, q_heads] */
-    int64_t gather_rows; /* of all heads together */
-    int32_t
-        *picked; /* the rows that this rank holds of `kept`: itself, or with stripes [positions] */
-    int32_t *kept_counts;         /* with stripes: [1] of `kept` */
-    float *whole_lse;             /* with stripes: [rows, q_heads] over the keys of all */
-    int32_t *observer;            /* host, owned [limits.rows]: rows of q */
-    int64_t *chunk_rows;          /* host, owned [kv_heads]: budgets of the layer at hand */
-    int64_t *host_offset;         /* host, owned [kv_heads] */
-    int32_t *host_whole;          /* host, owned [kv_heads] */
+    float *scores;        /* [observers, q_heads, blocks] */
+    float *masses;        /* [kv_heads, blocks] */
+    float *tokens;        /* [kv_heads, positions] */
+    float *observer_lse;  /* [observers, q_heads] */
+    int32_t *kept;        /* [kv_heads, positions] */
+    int32_t *counts;      /* [kv_heads] */
+    int32_t *whole;       /* [kv_heads] rows of heads that read in place */
+    int64_t *offsets;     /* [kv_heads] of the gathered rows */
+    uint16_t *gathered;   /* [2, gather_rows, head_dim] */
+    uint16_t *out;        /* [rows, q_heads, head_dim] */
+    float *lse;           /* [rows, q_heads] */
+    int64_t gather_rows;  /* of all heads together */
+    int32_t *picked;      /* what this rank holds of `kept`: itself, or with stripes [positions] */
+    int32_t *kept_counts; /* with stripes: [1] of `kept` */
+    float *whole_lse;     /* with stripes: [rows, q_heads] over the keys of all */
+    int32_t *observer;    /* host, owned [limits.rows]: rows of q */
+    int64_t *chunk_rows;  /* host, owned [kv_heads]: budgets of the layer at hand */
+    int64_t *host_offset; /* host, owned [kv_heads] */
+    int32_t *host_whole;  /* host, owned [kv_heads] */
     struct attention_item *items; /* host, owned [limits.rows / STRIPES_TILE + 2] */
 };
 
@@ -191,8 +190,9 @@ static enum tca_status sum_blocks(struct sparse *sparse, int count, int64_t held
                : stripes_gather_scores(stripes, sparse->masses, tokens, SELECT_BLOCK_TOKENS);
 }
 
-/* Scores of the first `tokens` of a sequence, of which `keys` are this rank's, by the observers chosen,
- * for `method`; observer_lse is in place. Block scores are there already when `has_scores`. */
+/* Scores of the first `tokens` of a sequence, of which `keys` are this rank's, by the observers
+ * chosen, for `method`; observer_lse is in place. Block scores are there
+ * already when `has_scores`. */
 static enum tca_status score_keys(struct sparse *sparse, const uint16_t *q, int count,
                                   const struct head_budgets *budgets,
                                   const struct attention_segment *keys, bool has_scores)
@@ -245,8 +245,9 @@ static enum tca_status select_rows(struct sparse *sparse, const struct head_budg
 
 /* A chunk. */
 
-/* Where each head's gathered rows go; `held` rows are here. Heads that keep over half, and the largest
- * while all together are more than the workspace, read in place. Returns whether some do. */
+/* Where each head's gathered rows go; `held` rows are here. Heads that keep over half, and the
+ * largest while all together are more than the workspace, read in place.
+ * Returns whether some do. */
 static bool place_chunk(struct sparse *sparse, const struct head_budgets *budgets, int64_t held,
                         int layer)
 {

@@ -3,9 +3,9 @@
  *
  * Works on the operations of the backend, after the layer's own attention of the step has left each
  * query's log-sum-exp. On a rank that shares its KV head, K and V are this rank's rows, outputs and
- * log-sum-exps those of its keys alone, and every call is collective among its peers: they select the
- * same tokens, and each reads those that it holds. The workspace is allocated once. Owned by the rank's
- * thread. */
+ * log-sum-exps those of its keys alone, and every call is collective among its peers: they select
+ * the same tokens, and each reads those that it holds. The workspace is allocated once. Owned by
+ * the rank's thread. */
 #ifndef WORKER_SPARSE_H
 #define WORKER_SPARSE_H
 
@@ -62,8 +62,8 @@ enum tca_status sparse_select(struct sparse *sparse, const struct sparse_queries
                               struct core_cache *core, const struct kv_layer *base,
                               const struct sparse_own *own, bool measures, int layer);
 
-/* Fill one layer of a core cache anew from the `count` queries that it has recorded, the last of which
- * is that of `own`'s last row. */
+/* Fill one layer of a core cache anew from the `count` queries that it has recorded, the last of
+ * which is that of `own`'s last row. */
 enum tca_status sparse_refresh(struct sparse *sparse, struct core_cache *core,
                                const struct kv_layer *base, const struct sparse_own *own, int count,
                                int layer);

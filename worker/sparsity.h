@@ -1,5 +1,6 @@
 /* How a sequence chooses what it attends to: a rule and its budget. Plain data, in step plans as in
- * requests; all zeros is dense attention. Defaults are the coordinator's: here every value is final. */
+ * requests; all zeros is dense attention. Defaults are the coordinator's: here every value is
+ * final. */
 #ifndef WORKER_SPARSITY_H
 #define WORKER_SPARSITY_H
 
@@ -16,8 +17,8 @@ struct sparsity {
     int64_t dense_below_tokens; /* of a document: chunks that begin before are dense */
 };
 
-/* Whether the piece of a document that begins at `position` selects among the tokens before it: that
- * is decided for whole chunks, and the first has nothing before it. */
+/* Whether the piece of a document that begins at `position` selects among the tokens before it:
+ * that is decided for whole chunks, and the first has nothing before it. */
 static inline bool sparsity_applies(const struct sparsity *sparsity, int64_t position,
                                     int chunk_tokens)
 {

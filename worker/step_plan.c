@@ -6,8 +6,8 @@
 
 /* Wire form: header {magic u32, end u32, number u64, top_count u32, closes u32, opens u32,
  * items u32, tokens u32}, then closes {slot u32}, opens {slot u32, base u32, capacity u64,
- * base_tokens u64, rule u32, redundancy u32, flags u32, keep f64, tau f64, core u64, dense_below u64},
- * items {slot u32, tokens u32, own_rows u64, logits u32, selects u32}, token ids u32. */
+ * base_tokens u64, rule u32, redundancy u32, flags u32, keep f64, tau f64, core u64, dense_below
+ * u64}, items {slot u32, tokens u32, own_rows u64, logits u32, selects u32}, token ids u32. */
 static const uint32_t step_magic = 0x50414354; /* "TCAP" */
 
 enum tca_status step_plan_init(struct step_plan *plan, const struct step_limits *limits)

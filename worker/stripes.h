@@ -1,9 +1,10 @@
-/* What the ranks that share a KV head do for one another in a layer (docs/decisions/0009-stripes.md):
- * keep the rows of their own units, share the queries out, complete scores, merge partial outputs.
+/* What the ranks that share a KV head do for one another in a layer
+ * (docs/decisions/0009-stripes.md): keep the rows of their own units, share the queries out,
+ * complete scores, merge partial outputs.
  *
- * Such a rank has one KV head; its stored rows are those of its own units, put together. Calls marked
- * collective are made by all peers in the same order, with the same sizes. The workspace is allocated
- * once. Owned by the rank's thread. */
+ * Such a rank has one KV head; its stored rows are those of its own units, put together. Calls
+ * marked collective are made by all peers in the same order, with the same sizes. The workspace is
+ * allocated once. Owned by the rank's thread. */
 #ifndef WORKER_STRIPES_H
 #define WORKER_STRIPES_H
 
@@ -68,9 +69,11 @@ enum tca_status stripes_keep(struct stripes *stripes, const struct stripe_rows *
 
 /* Cut queries into pieces with the own rows that they see on this rank; other segments are the
  * caller's to add. Return how many.
+ *
  * By tile: the step's K and V are attended by the ranks in turns, *turn counting them over a step;
- * stored rows are left out where `has_stored` is false. At most rows / STRIPES_TILE + 1 pieces of up to
- * 2 segments.
+ * stored rows are left out where `has_stored` is false. At most rows / STRIPES_TILE + 1 pieces of
+ * up to 2 segments.
+ *
  * By unit: everything, these rows included, is attended where it is stored. At most
  * rows / STRIPES_TILE + 2 pieces of 1 segment. */
 int stripes_cut_by_tile(const struct stripes *stripes, const struct stripe_rows *rows,
@@ -83,9 +86,9 @@ int stripes_cut_by_unit(const struct stripes *stripes, const struct stripe_rows 
 enum tca_status stripes_complete_lse(struct stripes *stripes, float *lse_out, const float *lse,
                                      int rows);
 
-/* Scores of the first `tokens` of a sequence, one for every `grain` (1, or a block's) of them: where
- * this rank's go, and all stripes' in the order of the sequence. out: [tokens / grain, rounded up].
- * Collective: the second. */
+/* Scores of the first `tokens` of a sequence, one for every `grain` (1, or a block's) of them:
+ * where this rank's go, and all stripes' in the order of the sequence. out: [tokens / grain,
+ * rounded up]. Collective: the second. */
 float *stripes_scores(const struct stripes *stripes, int64_t tokens, int grain);
 enum tca_status stripes_gather_scores(struct stripes *stripes, float *out, int64_t tokens,
                                       int grain);

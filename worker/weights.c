@@ -100,7 +100,8 @@ static enum tca_status read_matrix_part(const struct loader *loader, const struc
     return TCA_OK;
 }
 
-/* What a matrix is made into: one product, or one a KV head of this rank whose sum is the product. */
+/* What a matrix is made into: one product, or one a KV head of this rank
+ * whose sum is the product. */
 struct matrix_use {
     bool keep_rows; /* serves embed */
     int sums;       /* 0: one product */
@@ -229,8 +230,8 @@ static enum tca_status load_vector(struct loader *loader, const struct tensor_pa
 }
 
 /* A matrix whose columns belong to this rank's KV heads, head h's from first_col(h): their products
- * are added in one order on any number of ranks (base/sum_tree.h). One head is one product, also where
- * ranks share it. */
+ * are added in one order on any number of ranks (base/sum_tree.h). One head is one product, also
+ * where ranks share it. */
 static enum tca_status load_summed(const struct loader *loader, const struct tensor_part *matrix,
                                    int (*first_col)(const struct model_config *, int kv_head),
                                    struct kernel_weight **weight_out)

@@ -41,7 +41,8 @@ struct weights {
 /* Load the shard's part of `files`; with `files` NULL fill it with pseudo-random numbers that
  * depend on the tensor's name and the element alone, so that every split of the model is the same
  * model. Borrows `device`, which must outlive the weights.
- * TCA_ERR_NOT_FOUND, TCA_ERR_INVALID: a tensor is missing or has another shape; TCA_ERR_NO_MEMORY. */
+ * TCA_ERR_NOT_FOUND, TCA_ERR_INVALID: a tensor is missing or has another
+ * shape; TCA_ERR_NO_MEMORY. */
 enum tca_status weights_create(const struct device *device, const struct model_config *config,
                                const struct shard *shard, const struct weight_files *files,
                                struct weights **weights_out, struct tca_error *error);

@@ -1,6 +1,6 @@
 /* A group whose ranks are threads of one process: for tests, and for a coordinator test with its
- * workers inside. Sums in the same order as comm/mpi, so both give the same bits. A begun sum is made when
- * it is awaited; a slot that is begun twice, or awaited without, is TCA_ERR_INVALID. */
+ * workers inside. Sums in the same order as comm/mpi, so both give the same bits. A begun sum is
+ * made when it is awaited; a slot that is begun twice, or awaited without, is TCA_ERR_INVALID. */
 #ifndef COMM_LOCAL_COMM_LOCAL_H
 #define COMM_LOCAL_COMM_LOCAL_H
 

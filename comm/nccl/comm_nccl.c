@@ -26,22 +26,24 @@ struct nccl_group {
     struct comm_group *control; /* borrowed; a part's: owned */
     int device;
     int timeout_ms;
-    /* NCCL's begun sums run here, beside the queue's stream. It runs the operations of a communicator in
-     * the order of the calls, whatever their streams, so that the end of the last one enqueued is the
-     * end of them all. */
+    /* NCCL's begun sums run here, beside the queue's stream. It runs the operations of a
+     * communicator in the order of the calls, whatever their streams, so that the end of the last
+     * one enqueued is the end of them all. */
     cudaStream_t side;              /* owned */
     cudaEvent_t ready;              /* owned: the queue's stream has filled the buffer of a sum */
     cudaEvent_t summed[COMM_SLOTS]; /* owned: behind the slot's sum */
     cudaEvent_t marker;             /* owned: behind the sums that were enqueued up to marked_ms */
     cudaEvent_t latest;             /* owned: behind the last sum; the next marker */
-    /* Owned: for what does not go by NCCL; NULL: all does, as in a part. Has a time limit of its own. */
+    /* Owned: for what does not go by NCCL; NULL: all does, as in a part. Has a time limit of its
+     * own. */
     struct peer_sums *peer_sums;
     bool is_by_peer[COMM_SLOTS]; /* the slot's begun sum */
     pthread_t watcher;
     bool has_watcher;
 
-    /* Guards what follows. Nothing is enqueued by CUDA's own calls under it: where a stream has no room for more, that
-     * waits for the device, which may wait for a peer until the watcher lets it go. */
+    /* Guards what follows. Nothing is enqueued by CUDA's own calls under it: where a stream has no
+     * room for more, that waits for the device, which may wait for a peer until the watcher lets it
+     * go. */
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     ncclComm_t comm; /* owned; NULL once aborted */
@@ -53,7 +55,8 @@ struct nccl_group {
     int64_t recorded_since_ms; /* `latest` is being recorded since then; 0: it is not */
 };
 
-/* With the mutex held. Sums through peers are let go when all know that what they leave must not be used. */
+/* With the mutex held. Sums through peers are let go when all know that what they leave must not be
+ * used. */
 static void note_failure(struct nccl_group *group, const char *what, const char *why)
 {
     if (!group->has_failed)
@@ -62,8 +65,8 @@ static void note_failure(struct nccl_group *group, const char *what, const char 
     peer_sums_abort(group->peer_sums);
 }
 
-/* With the mutex held, except while NCCL aborts: that may wait for what a part has on the device, and the
- * part's watcher, which lets it go, asks this group whether it has failed. */
+/* With the mutex held, except while NCCL aborts: that may wait for what a part has on the device,
+ * and the part's watcher, which lets it go, asks this group whether it has failed. */
 static void abort_comm(struct nccl_group *group)
 {
     ncclComm_t comm = group->comm;
@@ -98,7 +101,8 @@ static enum tca_status fail(struct nccl_group *group, const char *what, const ch
     return TCA_ERR_COMM;
 }
 
-/* A non-blocking communicator answers "in progress"; ask until it is through. With the mutex held. */
+/* A non-blocking communicator answers "in progress"; ask until it is
+ * through. With the mutex held. */
 static enum tca_status finish(struct nccl_group *group, ncclResult_t result, const char *what)
 {
     const int64_t deadline_ms = clock_monotonic_ms() + group->timeout_ms;

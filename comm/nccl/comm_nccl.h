@@ -6,9 +6,10 @@
  * the communicator, so that a wait for the queue ends, and every later call fails.
  * A bf16 sum of more than two ranks is rounded by NCCL after each addition.
  *
- * Where all ranks are of one host and its GPUs reach one another, sums of up to 256 KB, and over two
- * ranks of up to 32 MiB, go through the peers' memory (comm/nccl/peer_sums.h) and are rounded once. All
- * sums of a group are enqueued on one queue. The sums of a part made by split() are NCCL's. */
+ * Where all ranks are of one host and its GPUs reach one another, sums of up to 256 KB, and over
+ * two ranks of up to 32 MiB, go through the peers' memory (comm/nccl/peer_sums.h) and are rounded
+ * once. All sums of a group are enqueued on one queue. The sums of a part made by split() are
+ * NCCL's. */
 #ifndef COMM_NCCL_COMM_NCCL_H
 #define COMM_NCCL_COMM_NCCL_H
 

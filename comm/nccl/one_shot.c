@@ -8,11 +8,11 @@ enum { HALVES = 2 };
 #define FIRST_SEQUENCE  (UINT32_MAX - 200)
 #define SECOND_SEQUENCE 2 /* behind UINT32_MAX, and even as that is odd */
 
-/* Received lines are [HALVES, ranks, ONE_SHOT_SLOT_BYTES] in the memory of each rank: by the parity of
- * the sum's number, then by who sends them. Two halves are enough: a rank writes the lines of sum s + 2
- * after all threads of its sum s + 1 have ended, for which some line of s + 1 had to come from this rank,
- * whatever the count; and this rank sent that after all threads of its sum s had ended, which read what
- * s + 2 overwrites. */
+/* Received lines are [HALVES, ranks, ONE_SHOT_SLOT_BYTES] in the memory of each rank: by the parity
+ * of the sum's number, then by who sends them. Two halves are enough: a rank writes the lines of
+ * sum s + 2 after all threads of its sum s + 1 have ended, for which some line of s + 1 had to come
+ * from this rank, whatever the count; and this rank sent that after all threads of its sum s had
+ * ended, which read what s + 2 overwrites. */
 static size_t half_bytes(int ranks)
 {
     return (size_t)ranks * ONE_SHOT_SLOT_BYTES;
@@ -38,8 +38,9 @@ bool one_shot_takes(size_t bytes)
     return bytes <= ONE_SHOT_BYTES;
 }
 
-/* Before its number comes a second time, a half forgets what it holds: a line of a long sum may have
- * been left alone since. No peer writes into the half of the next sum before this rank's own begins. */
+/* Before its number comes a second time, a half forgets what it holds: a line of a long sum may
+ * have been left alone since. No peer writes into the half of the next sum before this rank's own
+ * begins. */
 static cudaError_t forget(const struct one_shot *one_shot, cudaStream_t stream)
 {
     char *own = memory_of(one_shot, one_shot->peers->rank);

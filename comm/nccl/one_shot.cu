@@ -1,5 +1,5 @@
-/* A thread a line, then the line of a grid's width further: it sends its values to all ranks, waits for
- * theirs and adds them up. No thread waits for another of its GPU. */
+/* A thread a line, then the line of a grid's width further: it sends its values to all ranks, waits
+ * for theirs and adds them up. No thread waits for another of its GPU. */
 #include "comm/nccl/one_shot_kernel.h"
 #include "comm/nccl/peer_wait.cuh"
 #include "kernels/cuda/bf16.cuh"
@@ -122,8 +122,8 @@ static __device__ __forceinline__ bool receive(uint2 &bits_out, line found, cons
     return true;
 }
 
-/* All ranks' lines are asked for before the first is waited for. false: a rank's values did not come,
- * and the buffer keeps this rank's. */
+/* All ranks' lines are asked for before the first is waited for. false: a rank's values did not
+ * come, and the buffer keeps this rank's. */
 template <class T>
 static __device__ __forceinline__ bool sum(const one_shot_args &args, int index, patience &own)
 {

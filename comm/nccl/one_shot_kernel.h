@@ -1,7 +1,8 @@
 /* The kernel of comm/nccl/one_shot.h.
  *
- * Values travel in lines of two words of 64 bits: 32 bits of values, then the number of the sum. A word
- * is written and read as one, so that who finds the number has the values, without any fence. */
+ * Values travel in lines of two words of 64 bits: 32 bits of values, then the number of the sum. A
+ * word is written and read as one, so that who finds the number has the
+ * values, without any fence. */
 #ifndef COMM_NCCL_ONE_SHOT_KERNEL_H
 #define COMM_NCCL_ONE_SHOT_KERNEL_H
 

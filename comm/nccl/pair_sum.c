@@ -11,9 +11,10 @@
 
 enum { HALVES = 2, RANKS = 2, NUMBERS_BYTES = 256 };
 
-/* A slot's sums are numbered from 1 on, and sum s goes to half s % HALVES of the peer's buffers. Two are
- * enough: a rank copies sum s + 2 after its add of s + 1 was done, for which the peer's copy of s + 1 had
- * come; and the peer copied that after its add of s had read what s + 2 overwrites. */
+/* A slot's sums are numbered from 1 on, and sum s goes to half s % HALVES of the peer's buffers.
+ * Two are enough: a rank copies sum s + 2 after its add of s + 1 was done, for which the peer's
+ * copy of s + 1 had come; and the peer copied that after its add of s had read what s + 2
+ * overwrites. */
 struct slot {
     void *buf; /* of the begun sum */
     size_t count;

@@ -1,8 +1,9 @@
-/* Memory of every rank's GPU that the GPUs of all others of the host can write to (CUDA IPC), for sums
- * that do without NCCL.
+/* Memory of every rank's GPU that the GPUs of all others of the host can write to (CUDA IPC), for
+ * sums that do without NCCL.
  *
- * A kernel that waits for a peer there leaves after the time limit, or once the group has failed, with
- * anything in its buffer; peer_memory_has_failed() then says so, before a wait for its stream ends. */
+ * A kernel that waits for a peer there leaves after the time limit, or once the group has failed,
+ * with anything in its buffer; peer_memory_has_failed() then says so, before a wait for its stream
+ * ends. */
 #ifndef COMM_NCCL_PEER_MEMORY_H
 #define COMM_NCCL_PEER_MEMORY_H
 
@@ -17,10 +18,10 @@ struct peer_memory {
     struct peer_wait wait;
 };
 
-/* Collective over `control`, which is borrowed for the call; on this thread's current device. bytes:
- * equal on all ranks. timeout_ms: how long a kernel, or a message of this call, waits for peers.
- * *memory_out: owned; NULL on all ranks where they are of several hosts or too many, or some rank
- * cannot reach another's memory, which is logged. TCA_ERR_COMM: a peer did not answer;
+/* Collective over `control`, which is borrowed for the call; on this thread's current device.
+ * bytes: equal on all ranks. timeout_ms: how long a kernel, or a message of this call, waits for
+ * peers. *memory_out: owned; NULL on all ranks where they are of several hosts or too many, or some
+ * rank cannot reach another's memory, which is logged. TCA_ERR_COMM: a peer did not answer;
  * TCA_ERR_NO_MEMORY, at which the others get TCA_ERR_COMM after the time limit. */
 enum tca_status peer_memory_create(struct comm_group *control, size_t bytes, int timeout_ms,
                                    struct peer_memory **memory_out);

@@ -1,6 +1,6 @@
-/* Sums that go through the peers' memory in place of NCCL: small ones over up to PEERS_MOST GPUs of one
- * host (one_shot.h), larger ones over two (pair_sum.h). Used by the group's thread, but for has_failed()
- * and abort(). */
+/* Sums that go through the peers' memory in place of NCCL: small ones over up to PEERS_MOST GPUs of
+ * one host (one_shot.h), larger ones over two (pair_sum.h). Used by the group's thread, but for
+ * has_failed() and abort(). */
 #ifndef COMM_NCCL_PEER_SUMS_H
 #define COMM_NCCL_PEER_SUMS_H
 
@@ -13,13 +13,13 @@
 
 struct peer_sums;
 
-/* Collective over `control`, as peer_memory_create() is. *sums_out: owned; NULL on all ranks where no
- * sum can go this way. */
+/* Collective over `control`, as peer_memory_create() is. *sums_out: owned; NULL on all ranks where
+ * no sum can go this way. */
 enum tca_status peer_sums_create(struct comm_group *control, int timeout_ms,
                                  struct peer_sums **sums_out);
 
-/* Whether all_reduce_sum and begun sums of so many bytes in `buf`, which begins alike on all ranks, go
- * this way. NULL: none does. */
+/* Whether all_reduce_sum and begun sums of so many bytes in `buf`, which begins alike on all ranks,
+ * go this way. NULL: none does. */
 bool peer_sums_takes(const struct peer_sums *sums, const void *buf, size_t bytes);
 bool peer_sums_takes_begun(const struct peer_sums *sums, const void *buf, size_t bytes);
 

@@ -58,8 +58,8 @@ INLINE __m512 fold_pair(bool is_sum, __m512 a, __m512 b)
     return is_sum ? _mm512_add_ps(a, b) : _mm512_max_ps(a, b);
 }
 
-/* Lane i of the result is the sum, or else the largest, of all lanes of v[i]: pairs of vectors are folded into one,
- * halving the number of lanes that belong to each, until one is left. */
+/* Lane i of the result is the sum, or else the largest, of all lanes of v[i]: pairs of vectors are
+ * folded into one, halving the number of lanes that belong to each, until one is left. */
 INLINE __m512 fold_lanes(__m512 v[16], bool is_sum)
 {
 #pragma GCC unroll 8

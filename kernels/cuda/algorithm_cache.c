@@ -4,7 +4,8 @@
 
 #include <stdlib.h>
 
-/* A shape lives in one of WAYS places of its set; the oldest goes, and what was found by trials last. */
+/* A shape lives in one of WAYS places of its set; the oldest goes, and what was found by trials
+ * last. */
 enum { SETS = 512, WAYS = 4 };
 
 struct entry {

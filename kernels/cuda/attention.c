@@ -1,6 +1,6 @@
-/* Attention: questions over one document read it together; cuDNN, where there is one, takes what suits
- * it. What is left is sorted by the tile shape that suits it, and each shape's items go in launches of up
- * to ATTENTION_UNITS_MAX. */
+/* Attention: questions over one document read it together; cuDNN, where there is one, takes what
+ * suits it. What is left is sorted by the tile shape that suits it, and each shape's items go in
+ * launches of up to ATTENTION_UNITS_MAX. */
 #include "kernels/cuda/attention_launch.h"
 #include "kernels/cuda/attention_sdpa.h"
 #include "kernels/cuda/cuda_queue.h"

@@ -43,7 +43,8 @@ static int64_t keys_of_first(const struct attention_item *item, int queries)
     return keys->causal ? keys->rows - item->queries + queries : keys->rows;
 }
 
-/* Before the packed queries and their results, where scratch begins; at its end is what sharers find. */
+/* Before the packed queries and their results, where scratch begins; at its end is what sharers
+ * find. */
 enum { LISTS_BYTES = 64 << 10 };
 
 static struct sdpa_form pack_form(const struct sdpa_pack *pack)
@@ -139,8 +140,8 @@ static struct sdpa_tensors tensors_over(const struct attention_segment *keys,
                                  .key_counts = lists->key_counts};
 }
 
-/* A piece of a long run. Where the caller wants no log-sum-exps, those that cuDNN writes all the same go
- * to scratch. */
+/* A piece of a long run. Where the caller wants no log-sum-exps, those that cuDNN writes all the
+ * same go to scratch. */
 static enum tca_status run_piece(struct cuda_queue *queue, const struct attention_tensors *at,
                                  const struct attention_shape *shape,
                                  const struct attention_segment *keys, int queries, int64_t rows)

@@ -1,10 +1,11 @@
 /* Kernels that begin while the one before them in the stream still runs (programmatic dependent
  * launch, CUDA C++ Programming Guide): a decode step is hundreds of short kernels, whose starts and
- * ends would otherwise be lost time, and whose weights can be asked for before their inputs are there.
+ * ends would otherwise be lost time, and whose weights can be asked for before their inputs are
+ * there.
  *
  * Every thread of such a kernel calls chain_wait() before it reads what another kernel wrote, or
- * writes anything; from then on all earlier work of the stream is done and seen. Before it, only what
- * never changes may be read: weights. */
+ * writes anything; from then on all earlier work of the stream is done and seen. Before it, only
+ * what never changes may be read: weights. */
 #ifndef KERNELS_CUDA_CHAIN_CUH
 #define KERNELS_CUDA_CHAIN_CUH
 

@@ -27,10 +27,10 @@ struct cuda_queue {
     void *matmul_workspace; /* device, owned: MATMUL_WORKSPACE_BYTES */
     struct algorithm_cache *algorithms;
     struct sdpa *sdpa; /* owned; NULL without cuDNN */
-    /* Device, owned: SCRATCH_BYTES. An operation may leave nothing there: a selection's keys and marks,
-     * the candidates of pieces of logits; of attention, from the beginning on, partial sums of what is
-     * split by keys, or cuDNN's lists and behind them what is packed for it, and in the last SHARED_BYTES
-     * what items find in rows that they share. */
+    /* Device, owned: SCRATCH_BYTES. An operation may leave nothing there: a selection's keys and
+     * marks, the candidates of pieces of logits; of attention, from the beginning on, partial sums
+     * of what is split by keys, or cuDNN's lists and behind them what is packed for it, and in the
+     * last SHARED_BYTES what items find in rows that they share. */
     void *scratch;
     uint16_t *bias;    /* device, owned, grown by weight_create: the longest bias as bf16 */
     size_t bias_count; /* elements */

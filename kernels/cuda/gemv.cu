@@ -1,7 +1,7 @@
-/* Products of few rows by a matrix: bound by reading the matrix once. A warp has OUTPUTS rows of the
- * matrix, its lanes the columns in pieces of 16 bytes. The first pieces are asked for before the inputs
- * are there, the next ones while those before are multiplied. The columns of matrices of few rows are
- * shared by SPLITS warps, so that enough of them read. */
+/* Products of few rows by a matrix: bound by reading the matrix once. A warp has OUTPUTS rows of
+ * the matrix, its lanes the columns in pieces of 16 bytes. The first pieces are asked for before
+ * the inputs are there, the next ones while those before are multiplied. The columns of matrices of
+ * few rows are shared by SPLITS warps, so that enough of them read. */
 #include "kernels/cuda/bf16.cuh"
 #include "kernels/cuda/chain.cuh"
 #include "kernels/cuda/launch.h"

@@ -1,7 +1,8 @@
 /* The best candidates and the log-sum-exp of each row of logits. A block finds the count-th largest
- * value of its columns by their digits from the top (radix selection), collects what is larger and the
- * first of what is equal, and sorts those few. Long rows are cut into pieces, a block each; a last block
- * a row does the same with the pieces' candidates, whose order keeps that of equal values' ids. */
+ * value of its columns by their digits from the top (radix selection), collects what is larger and
+ * the first of what is equal, and sorts those few. Long rows are cut into pieces, a block each; a
+ * last block a row does the same with the pieces' candidates, whose order keeps that of equal
+ * values' ids. */
 #include "kernels/cuda/bf16.cuh"
 #include "kernels/cuda/launch.h"
 
@@ -124,7 +125,8 @@ static __device__ void collect_equal(const float *row, int cols, uint32_t key, i
     }
 }
 
-/* Rows of `cols` values, each cut into pieces of `piece_cols` (the last one shorter), a block each. */
+/* Rows of `cols` values, each cut into pieces of `piece_cols` (the last one
+ * shorter), a block each. */
 struct top_args {
     const float *values;
     const int32_t *ids; /* of the values; NULL: their columns */

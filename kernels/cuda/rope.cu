@@ -1,6 +1,6 @@
 /* Rotary positions: the step's table of angles, one thread an angle, and the split of a fused
- * projection into rotated queries and appended keys and values. A thread of the latter has four pairs of
- * several heads of a token, whose angles it reads once. */
+ * projection into rotated queries and appended keys and values. A thread of the latter has four
+ * pairs of several heads of a token, whose angles it reads once. */
 #include "kernels/cuda/bf16.cuh"
 #include "kernels/cuda/chain.cuh"
 #include "kernels/cuda/launch.h"
@@ -88,7 +88,8 @@ static __device__ __forceinline__ void scale_twos(float2 (&twos)[PAIRS / 2], flo
     }
 }
 
-/* RMS norm of the head whose pairs the 2^lane_bits threads have; all of a warp's threads call it. */
+/* RMS norm of the head whose pairs the 2^lane_bits threads have; all of a
+ * warp's threads call it. */
 static __device__ __forceinline__ void norm_head(pairs &p, const float *weight, bool has_pairs,
                                                  int first_pair, const append_args &args)
 {

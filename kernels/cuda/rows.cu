@@ -172,7 +172,8 @@ static __global__ void residual_norm(uint16_t *out, float *x, const addends from
     }
 }
 
-/* Few rows, as decode steps have: a thread keeps its columns, and the weights are there before them. */
+/* Few rows, as decode steps have: a thread keeps its columns, and the weights are there before
+ * them. */
 static __global__ void __launch_bounds__(WIDE_THREADS)
     residual_norm_wide(uint16_t *out, float *x, const addends from, const float *weight, int cols,
                        float eps)

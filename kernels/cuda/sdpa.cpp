@@ -112,8 +112,8 @@ static std::shared_ptr<fe::graph::Graph> describe(const sdpa_form &form)
     return graph;
 }
 
-/* The plan's workspace, at least what all plans so far want: they keep theirs where there is no memory
- * for a larger one. */
+/* The plan's workspace, at least what all plans so far want: they keep theirs where there is no
+ * memory for a larger one. */
 static bool grow_workspace(sdpa *sdpa, const fe::graph::Graph &graph)
 {
     int64_t bytes = 0;

@@ -1,6 +1,7 @@
 /* Attention by cuDNN, where this build has its frontend and this machine the library: long runs of
- * queries over the keys of one segment, and few over many, packed (sdpa_plan.h). It is opened at run time, so that a machine without it
- * still has the own kernels. One thread's; sdpa.cpp, or no_sdpa.c where there is no frontend. */
+ * queries over the keys of one segment, and few over many, packed (sdpa_plan.h). It is opened at
+ * run time, so that a machine without it still has the own kernels. One thread's; sdpa.cpp, or
+ * no_sdpa.c where there is no frontend. */
 #ifndef KERNELS_CUDA_SDPA_H
 #define KERNELS_CUDA_SDPA_H
 

@@ -9,7 +9,8 @@
 extern "C" {
 #endif
 
-/* packed_out: [queries * group, heads, head_dim] = q: [queries, q_heads, head_dim]; and the lists. */
+/* packed_out: [queries * group, heads, head_dim] = q: [queries, q_heads,
+ * head_dim]; and the lists. */
 void cuda_launch_sdpa_pack(cudaStream_t stream, uint16_t *packed_out,
                            const struct sdpa_lists_out *lists, const struct sdpa_pack *pack,
                            const uint16_t *q, int64_t head_stride);

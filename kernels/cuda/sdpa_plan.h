@@ -1,7 +1,8 @@
-/* How few queries over many keys are packed, so that cuDNN's tiles of 128 rows are full and fill the GPU:
- * the query heads of a KV head are rows of one matrix (row r is query r / group of head r % group), and its
- * keys are split. What cuDNN sees is `heads` KV heads of one query head each, head h being split h % splits
- * of KV head h / splits; their results are merged by their log-sum-exps. Pure arithmetic on the host. */
+/* How few queries over many keys are packed, so that cuDNN's tiles of 128 rows are full and fill
+ * the GPU: the query heads of a KV head are rows of one matrix (row r is query r / group of head r
+ * % group), and its keys are split. What cuDNN sees is `heads` KV heads of one query head each,
+ * head h being split h % splits of KV head h / splits; their results are merged by their
+ * log-sum-exps. Pure arithmetic on the host. */
 #ifndef KERNELS_CUDA_SDPA_PLAN_H
 #define KERNELS_CUDA_SDPA_PLAN_H
 

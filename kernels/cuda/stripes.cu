@@ -1,6 +1,6 @@
-/* Between the order of a sequence and that of its stripes. A value is one thread's; picking is done by
- * a cluster of blocks, each with a slice of what is kept: it counts its own, and what the slices before
- * have says where they go. */
+/* Between the order of a sequence and that of its stripes. A value is one thread's; picking is done
+ * by a cluster of blocks, each with a slice of what is kept: it counts its own, and what the slices
+ * before have says where they go. */
 #include "kernels/cuda/cluster.cuh"
 #include "kernels/cuda/tca_launch.h"
 

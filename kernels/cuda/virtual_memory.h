@@ -1,6 +1,7 @@
-/* Device memory with an address range of its own, behind which memory is put together from wherever it
- * is free: an allocation fails only where less is free than it takes, and what is freed leaves no hole.
- * For large allocations, documents' KV above all. Sizes are rounded up to VIRTUAL_MEMORY_GRANULE_BYTES. */
+/* Device memory with an address range of its own, behind which memory is put together from wherever
+ * it is free: an allocation fails only where less is free than it takes, and what is freed leaves
+ * no hole. For large allocations, documents' KV above all. Sizes are rounded up to
+ * VIRTUAL_MEMORY_GRANULE_BYTES. */
 #ifndef KERNELS_CUDA_VIRTUAL_MEMORY_H
 #define KERNELS_CUDA_VIRTUAL_MEMORY_H
 

@@ -1,8 +1,8 @@
 /* One rank of the tests of comm/nccl, on a GPU of its own: checks sums, exchanges and control
- * messages, small sums through the peers' memory among large ones, or that a rank which does not take
- * part is noticed, in a sum, in a large one, with more behind it than a stream holds, in begun ones or in a
- * part. Usage: comm_nccl_ranks CHECK [nccl]: all sums by NCCL.
- * Exit status 0: this rank saw what it should see; 77: too few GPUs. */
+ * messages, small sums through the peers' memory among large ones, or that a rank which does not
+ * take part is noticed, in a sum, in a large one, with more behind it than a stream holds, in begun
+ * ones or in a part. Usage: comm_nccl_ranks CHECK [nccl]: all sums by NCCL. Exit status 0: this
+ * rank saw what it should see; 77: too few GPUs. */
 #include "tests/support/check.h"
 #include "tests/support/collectives.h"
 
@@ -95,7 +95,8 @@ static const char *check_collectives(const struct rank *rank, void *device, void
 
 enum { TURNS = 6, SOURCES = 3, BALLAST = 20, ROWS = 2048, COLS = 1024, VALUES = ROWS * COLS };
 
-/* Deltas are summed over the ranks and added to rows, as in a layer: one slot beside the other's. */
+/* Deltas are summed over the ranks and added to rows, as in a layer: one
+ * slot beside the other's. */
 struct begun {
     uint16_t *source[SOURCES];   /* device [ROWS, COLS] bf16, owned */
     uint16_t *delta[COMM_SLOTS]; /* device [ROWS, COLS] bf16, owned */
@@ -163,8 +164,8 @@ static enum tca_status add(const struct rank *rank, float *rows, const uint16_t 
                                         1e-5F);
 }
 
-/* Waits for nothing: the queue lags behind, so that a sum which does not wait for it finds the delta of
- * the turn before, and an addition which does not wait for the sum finds the parts. */
+/* Waits for nothing: the queue lags behind, so that a sum which does not wait for it finds the
+ * delta of the turn before, and an addition which does not wait for the sum finds the parts. */
 static enum tca_status enqueue_turn(const struct rank *rank, const struct begun *begun, int turn)
 {
     struct comm_group *group = rank->group;
@@ -266,9 +267,9 @@ static float rough_sum(const struct rank *rank, size_t i, enum kernel_dtype dtyp
     return dtype == KERNEL_F32 ? sum : bf16_to_float(bf16_from_float(sum));
 }
 
-/* One sum behind the other, of many sizes: some too large for one kernel, which go by copies where they
- * are aligned, as every other one is, and else by NCCL. More turns than a buffer for received values
- * lasts without being cleared. */
+/* One sum behind the other, of many sizes: some too large for one kernel, which go by copies where
+ * they are aligned, as every other one is, and else by NCCL. More turns than a buffer for received
+ * values lasts without being cleared. */
 static const size_t ROUGH_COUNTS[] = {1, 3, 8, 1000, 577, 150000, 4096, 65536, 65537};
 enum {
     ROUGH_SIZES = sizeof(ROUGH_COUNTS) / sizeof(ROUGH_COUNTS[0]),
@@ -348,8 +349,8 @@ static const char *run_rough(const struct rank *rank, void *device, void *host,
     return fault;
 }
 
-/* A row of a decode step: each sum reads what the kernel before it wrote and is read by the next one,
- * which all begin early. */
+/* A row of a decode step: each sum reads what the kernel before it wrote and is read by the next
+ * one, which all begin early. */
 static const char *run_chain(const struct rank *rank, float *rows, uint16_t *delta, float *host)
 {
     enum { CHAIN = 100, CHAIN_ROWS = 4, CHAIN_VALUES = CHAIN_ROWS * COLS };

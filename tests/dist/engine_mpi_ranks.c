@@ -1,9 +1,9 @@
 /* One rank of a group over MPI that runs needle-9m, on the CPU or, with the argument `cuda`, on a
- * GPU: rank 0 compares what the group says with one rank on the CPU in its own process. A document with
- * a passage that is repeated, then a question that begins the passage again: the model continues it, so
- * most of its choices are clear. With `stripes` the document has several stripe units, and the second
- * question selects what it reads; with `parts` or `cuda_parts` its step is long enough to be cut in parts
- * that are summed one beside the other. */
+ * GPU: rank 0 compares what the group says with one rank on the CPU in its own process. A document
+ * with a passage that is repeated, then a question that begins the passage again: the model
+ * continues it, so most of its choices are clear. With `stripes` the document has several stripe
+ * units, and the second question selects what it reads; with `parts` or `cuda_parts` its step is
+ * long enough to be cut in parts that are summed one beside the other. */
 #include "tests/support/check.h"
 #include "tests/support/gpus.h"
 
@@ -139,8 +139,8 @@ static const char *compare(const struct answers *one, const struct answers *many
 
 int main(int argc, char **argv)
 {
-    /* bf16 between the operations of a layer costs this model 0.02 on its own; stripes round what they
-     * attend to once more. */
+    /* bf16 between the operations of a layer costs this model 0.02 on its own; stripes round what
+     * they attend to once more. */
     static const struct tolerance on_cpu = {0.1F, 0.01}, on_gpu = {0.5F, 0.05};
     static const struct tolerance on_stripes = {0.2F, 0.02};
     const struct tolerance *tolerance = &on_cpu;

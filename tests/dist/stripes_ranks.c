@@ -1,6 +1,7 @@
-/* One rank of a group over MPI whose model has a single KV head, so that all share it: on the CPU or,
- * with the argument `cuda`, each on a GPU of its own. Rank 0 compares what the group says, densely and
- * of what it selects, with one rank on the same device. Exit status 77: too few GPUs. */
+/* One rank of a group over MPI whose model has a single KV head, so that all share it: on the CPU
+ * or, with the argument `cuda`, each on a GPU of its own. Rank 0 compares what the group says,
+ * densely and of what it selects, with one rank on the same device. Exit
+ * status 77: too few GPUs. */
 #include "tests/support/gpus.h"
 
 #include "tests/unit/worker/engine_scene.h"

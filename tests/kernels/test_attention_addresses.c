@@ -1,4 +1,5 @@
-/* Attention over more elements than 32 bits count, in a file of its own: it takes 6 GB of the GPU. */
+/* Attention over more elements than 32 bits count, in a file of its own:
+ * it takes 6 GB of the GPU. */
 #include "tests/kernels/sides.h"
 
 /* Elements beyond 2^31, which the CPU would take too long for: 512 queries at once, as cuDNN takes

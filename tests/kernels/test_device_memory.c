@@ -4,7 +4,8 @@
 
 enum { SHARES = 16, MIB = 1 << 20, VALUES = 1000, COPIES = 20 };
 
-/* The driver keeps some for itself, of page tables and of kernels that are loaded at their first use. */
+/* The driver keeps some for itself, of page tables and of kernels that are loaded at their first
+ * use. */
 static const size_t driver_bytes = (size_t)64 * MIB;
 
 static struct side gpu;
@@ -80,8 +81,8 @@ static void assert_filled(const char *block, size_t bytes, float mark)
     free(host);
 }
 
-/* Of 16 equal shares, 14 are taken, every other one is given back, and half of all memory is asked for:
- * more than any hole. */
+/* Of 16 equal shares, 14 are taken, every other one is given back, and half of all memory is asked
+ * for: more than any hole. */
 static void holes_serve_as_one_block(void **state)
 {
     const size_t before = free_bytes(), share = before / SHARES / 4 * 4;

@@ -5,7 +5,8 @@
 
 enum { KV_HEADS = 2, GROUP = 2, HEADS = KV_HEADS * GROUP, DIM = 16, WINDOW = 100 };
 
-/* A sample's tensors and plain numbers. Token i of the keys is earlier, or own from `earlier` on. */
+/* A sample's tensors and plain numbers. Token i of the keys is earlier,
+ * or own from `earlier` on. */
 struct fixture {
     struct tca_tensors tensors; /* the step's rows are its queries */
     struct sample sample;

@@ -246,8 +246,8 @@ static void a_question_holds_its_peak(void **state)
     }
 }
 
-/* 8 workers share 4 KV heads: a sequence of less than a unit of 4096 tokens is on one of two stripes,
- * and so may all be that a question keeps. */
+/* 8 workers share 4 KV heads: a sequence of less than a unit of 4096 tokens is on one of two
+ * stripes, and so may all be that a question keeps. */
 static void stripes_count_by_the_fullest(void **state)
 {
     struct fixture *fixture = *state;

@@ -4,7 +4,8 @@
 
 #include <string.h>
 
-/* Feed `text` in pieces of `step` bytes; what is shown goes to shown[64]. Says whether it stopped. */
+/* Feed `text` in pieces of `step` bytes; what is shown goes to shown[64].
+ * Says whether it stopped. */
 static bool show(const char *const *stops, const char *text, size_t step, char *shown)
 {
     struct stop_text stop = {0};

@@ -439,8 +439,8 @@ static void lay_ragged(const struct tca_tensors *t, const int64_t *budgets, int6
     }
 }
 
-/* A question's pass: each head keeps its budget in a ragged core, or (budget 0) reads in place. What
- * it then attends to, and the mass of that, against a dense attention over the kept tokens. */
+/* A question's pass: each head keeps its budget in a ragged core, or (budget 0) reads in place.
+ * What it then attends to, and the mass of that, against a dense attention over the kept tokens. */
 static void a_ragged_core_is_attended_to_and_weighed(void **state)
 {
     (void)state;

@@ -1,8 +1,8 @@
 /* For test_interop.py: the echo service, health, reflection and two methods of the public API.
  *
  * Prints its port. Reads lines from stdin: "serving NAME" and "not_serving NAME" set health states,
- * "end_watches" ends the watchers, anything else is an error. At the end of stdin it stops, at "drain" it
- * does so patiently, and prints "STARTED CLOSED", the echo service's counts. */
+ * "end_watches" ends the watchers, anything else is an error. At the end of stdin it stops, at
+ * "drain" it does so patiently, and prints "STARTED CLOSED", the echo service's counts. */
 #include "proto/health.h"
 #include "proto/message.h"
 #include "proto/reflection.h"

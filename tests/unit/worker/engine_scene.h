@@ -1,5 +1,5 @@
-/* Plays scenes on the engine of a group of ranks (threads) with a small made-up model, and keeps what
- * becomes of its documents and questions. For several test programs. */
+/* Plays scenes on the engine of a group of ranks (threads) with a small made-up model, and keeps
+ * what becomes of its documents and questions. For several test programs. */
 #ifndef TESTS_UNIT_WORKER_ENGINE_SCENE_H
 #define TESTS_UNIT_WORKER_ENGINE_SCENE_H
 
@@ -198,7 +198,8 @@ static inline void open_question(struct scene *scene, uint64_t key, uint64_t doc
     engine_receive_question(scene->engine, key, ids, tokens);
 }
 
-/* A profile of the made-up model with 4 KV heads: the first head of each layer gains most, the last is concentrated. */
+/* A profile of the made-up model with 4 KV heads: the first head of each layer gains most, the last
+ * is concentrated. */
 static inline void make_profile(const char *path, int window, int chunk, int tokens)
 {
     struct profile profile = {.fingerprint = "dummy",

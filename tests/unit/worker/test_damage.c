@@ -1,5 +1,5 @@
-/* Damages a right folder at random, thousands of times: opening it and loading its weights as a worker
- * does never crashes (the sanitizers' builds see more), and a refusal always says why. */
+/* Damages a right folder at random, thousands of times: opening it and loading its weights as a
+ * worker does never crashes (the sanitizers' builds see more), and a refusal always says why. */
 #include "tests/support/check.h"
 #include "tests/support/folder.h"
 #include "tests/support/numbers.h"

@@ -105,8 +105,9 @@ static void answer_over_four_chunks(struct scene *scene)
     run_until_idle(scene);
 }
 
-/* Chunks of 96, which the device does in time behind up to 144 keys: behind 192 a step takes 72 tokens and
- * the next one the chunk's other 24, behind 288 twice 48. Each of two ranks has half of the 8 heads. */
+/* Chunks of 96, which the device does in time behind up to 144 keys: behind 192 a step takes 72
+ * tokens and the next one the chunk's other 24, behind 288 twice 48. Each of two ranks has half of
+ * the 8 heads. */
 static void behind_many_keys_chunks_are_cut(void **state)
 {
     struct kernel_backend backend = *kernel_backend_cpu();

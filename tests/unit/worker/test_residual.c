@@ -1,6 +1,6 @@
-/* Steps of so many rows that they are computed in two parts, whose sums over the ranks are under way
- * while the other part is computed: to the bit what one rank computes in one part. The ranks are
- * threads, whose group makes a begun sum no sooner than it is awaited. */
+/* Steps of so many rows that they are computed in two parts, whose sums over the ranks are under
+ * way while the other part is computed: to the bit what one rank computes in one part. The ranks
+ * are threads, whose group makes a begun sum no sooner than it is awaited. */
 #include "tests/unit/worker/engine_scene.h"
 #include "worker/device.h"
 
@@ -128,8 +128,8 @@ static void striped_ranks_answer_as_one(void **state)
     }
 }
 
-/* Products that the device was told of at the start, by all ranks, and those of a chunk's part that were
- * then made: as they had been told, or not. */
+/* Products that the device was told of at the start, by all ranks, and those of a chunk's part that
+ * were then made: as they had been told, or not. */
 enum { CHUNK = 2048, RANKS = 2, PREPARED = RANKS * COMM_SLOTS * 4 };
 
 static struct product {

@@ -1,5 +1,5 @@
-/* Sparse rules on groups of 1 to 4 ranks (threads) with a small made-up model: what is read in place
- * equals dense attention, and what is selected depends on no rank, load or path. */
+/* Sparse rules on groups of 1 to 4 ranks (threads) with a small made-up model: what is read in
+ * place equals dense attention, and what is selected depends on no rank, load or path. */
 #include "tests/unit/worker/engine_scene.h"
 
 #include <unistd.h>
@@ -358,8 +358,8 @@ static void tau_gives_every_head_its_mass(void **state)
     assert_int_equal(perform(&high), TCA_OK);
     assert_int_equal(perform(&uniform), TCA_OK);
     assert_true(low.question[1].usage.kept_mass_mean >= 0.5);
-    /* The made-up heads look at everything alike: only reading in place keeps 0.97 of that, whatever
-     * the profile says of the concentrated one. */
+    /* The made-up heads look at everything alike: only reading in place keeps 0.97 of that,
+     * whatever the profile says of the concentrated one. */
     assert_true(high.question[1].usage.kept_mass_mean > 0.97);
     assert_true(high.question[1].usage.kept_share > low.question[1].usage.kept_share);
 }

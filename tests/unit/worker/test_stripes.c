@@ -1,6 +1,6 @@
-/* More ranks (threads) than KV heads: ranks that share a head and hold stripes of the sequences answer
- * as one rank does, densely and by every rule, keep only their units, and send what the formula of
- * docs/decisions/0009-stripes.md says. */
+/* More ranks (threads) than KV heads: ranks that share a head and hold stripes of the sequences
+ * answer as one rank does, densely and by every rule, keep only their units, and send what the
+ * formula of docs/decisions/0009-stripes.md says. */
 #include "tests/unit/worker/engine_scene.h"
 
 #include <unistd.h>
@@ -271,9 +271,9 @@ static void a_rank_keeps_the_rows_of_its_units_alone(void **state)
     assert_int_equal(perform(&scene), TCA_OK);
 }
 
-/* What the formula says a step of C tokens sends over so many layers: O observers (0: dense) of N tokens
- * before, on R stripes of one head with 8 query heads of 16. A document's step has one layer less than the
- * model: of the last, K and V are all that is wanted. */
+/* What the formula says a step of C tokens sends over so many layers: O observers (0: dense) of N
+ * tokens before, on R stripes of one head with 8 query heads of 16. A document's step has one layer
+ * less than the model: of the last, K and V are all that is wanted. */
 static int64_t expected_bytes(int64_t C, int64_t O, int64_t N, int64_t R, int64_t layers)
 {
     const int64_t G = 8, d = TINY_HEAD_DIM, hidden = 64;

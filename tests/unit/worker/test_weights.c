@@ -1,4 +1,5 @@
-/* Loading a folder's tensors: which ones every family must have, and what is said of one that is wrong. */
+/* Loading a folder's tensors: which ones every family must have, and what is said of one that is
+ * wrong. */
 #include "tests/support/check.h"
 #include "tests/support/folder.h"
 
