@@ -83,6 +83,10 @@ expect found sizes 'a listed file beyond its length'
 
 printf 'int  x ;\n' >base/planted.c
 expect found format 'loose spacing'
+printf '/* %095d */\n' 0 >base/planted.h
+expect found format 'a comment of over 100 columns'
+printf '/* %094d */\n' 0 >base/planted.h
+expect clean format 'a comment of 100 columns'
 
 echo 'Then comes `planted_take()`.' >>docs/ARCHITECTURE.md
 expect found names 'a function that is nowhere'
