@@ -252,6 +252,16 @@ void coordinator_drain(struct coordinator *coordinator)
     pthread_mutex_unlock(&coordinator->lock);
 }
 
+bool coordinator_is_drain_wanted(struct coordinator *coordinator)
+{
+    bool is_wanted;
+
+    pthread_mutex_lock(&coordinator->lock);
+    is_wanted = coordinator->drain_until_ms != 0;
+    pthread_mutex_unlock(&coordinator->lock);
+    return is_wanted;
+}
+
 void coordinator_tick(struct coordinator *coordinator, int64_t now_ms)
 {
     const struct coordinator_options *options = coordinator->options;

@@ -24,6 +24,8 @@ const char *coordinator_worker_address(const struct coordinator *coordinator);
 
 /* Take no new work and let running questions end. Returns at once. */
 void coordinator_drain(struct coordinator *coordinator);
+/* Whether it was told to, by this or by Admin.Drain. */
+bool coordinator_is_drain_wanted(struct coordinator *coordinator);
 /* The group cannot come or has gone, says who started it: everything ends UNAVAILABLE. */
 void coordinator_lose_group(struct coordinator *coordinator, const char *reason);
 

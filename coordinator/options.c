@@ -90,6 +90,8 @@ static const struct setting rows[] = {
      .max = 86400, .help = "seconds for launched workers to become ready"},
     {FIELD(worker_timeout), .name = "worker-timeout", .initial = "300", .metavar = "S", .min = 1,
      .max = 86400, .help = "seconds without an answer of any rank until the group counts as lost"},
+    {FIELD(restarts), .name = "restarts", .initial = "3", .metavar = "N", .min = 0, .max = 1000000,
+     .help = "times in a row that a lost group is started again; 0: the coordinator ends"},
     {FIELD(drain_timeout), .name = "drain-timeout", .initial = "60", .metavar = "S", .min = 0,
      .max = 86400, .help = "seconds that running questions have to end when draining"},
     {FIELD(log_level), .name = "log-level", .initial = "info", .choices = levels, .metavar = "NAME",

@@ -43,6 +43,7 @@ struct coordinator_options {
     int64_t max_document_bytes;
     int64_t start_timeout;  /* s */
     int64_t worker_timeout; /* s */
+    int64_t restarts;       /* after lost groups in a row */
     int64_t drain_timeout;  /* s */
     int log_level;
     char *config;

@@ -1,5 +1,6 @@
 #include "coordinator/supervisor.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/launcher.h"
@@ -92,25 +93,27 @@ static void say(const char *what, const char *value)
 }
 
 /* A client needs a descriptor. Children are not given more than they expect: this comes after the
- * fork of the launcher's helper. */
-static void raise_descriptor_limit(void)
+ * fork of the launcher's helper. Returns the limit before. */
+static struct rlimit raise_descriptor_limit(void)
 {
-    struct rlimit limit;
+    struct rlimit before = {0}, raised;
 
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-        limit.rlim_cur = limit.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &limit); /* a wish: what there was has to do otherwise */
+    if (getrlimit(RLIMIT_NOFILE, &before) == 0) {
+        raised = (struct rlimit){.rlim_cur = before.rlim_max, .rlim_max = before.rlim_max};
+        setrlimit(RLIMIT_NOFILE, &raised); /* a wish: what there was has to do otherwise */
     }
+    return before;
 }
 
 /* Until the end: pass on signals, and the end of the group. A server that new clients cannot reach
  * ends as if told to, but fails, so that it is started again. */
 static enum tca_status attend(struct coordinator *coordinator, struct launcher *launcher,
-                              const sigset_t *signals, struct tca_error *error)
+                              const sigset_t *signals, struct supervisor_end *end,
+                              struct tca_error *error)
 {
     static const struct timespec at_once = {0, 0};
     enum tca_status status;
-    bool is_ready = false;
+    int64_t ready_ms = 0;
     bool is_deaf = false;
     int signals_seen = 0;
     char how[128];
@@ -118,8 +121,8 @@ static enum tca_status attend(struct coordinator *coordinator, struct launcher *
     while ((status = coordinator_wait(coordinator, WAIT_MS)) == TCA_ERR_DEADLINE) {
         const int signal = sigtimedwait(signals, NULL, &at_once);
 
-        if (!is_ready && coordinator_wait_ready(coordinator, 0) == TCA_OK) {
-            is_ready = true;
+        if (ready_ms == 0 && coordinator_wait_ready(coordinator, 0) == TCA_OK) {
+            ready_ms = clock_monotonic_ms();
             say("ready", "");
         }
         if (signal > 0) {
@@ -129,7 +132,9 @@ static enum tca_status attend(struct coordinator *coordinator, struct launcher *
             if (signals_seen++ > 0)
                 return TCA_OK;
         }
-        if (!is_deaf && rpc_server_is_deaf()) {
+        end->is_wanted |=
+            signals_seen > 0 || (!is_deaf && coordinator_is_drain_wanted(coordinator));
+        if (!is_deaf && !end->is_wanted && rpc_server_is_deaf()) {
             is_deaf = true;
             log_error("new clients cannot connect: draining");
             coordinator_drain(coordinator);
@@ -137,6 +142,7 @@ static enum tca_status attend(struct coordinator *coordinator, struct launcher *
         if (launcher != NULL && launcher_has_ended(launcher, how, sizeof(how)))
             coordinator_lose_group(coordinator, how);
     }
+    end->served_ms = ready_ms == 0 ? 0 : 1 + clock_monotonic_ms() - ready_ms;
     if (status != TCA_OK)
         return tca_fail(error, status, "ended: the worker group is lost");
     if (is_deaf)
@@ -145,7 +151,8 @@ static enum tca_status attend(struct coordinator *coordinator, struct launcher *
 }
 
 static enum tca_status run(const struct coordinator_options *options, struct launcher *launcher,
-                           const sigset_t *signals, struct tca_error *error)
+                           const sigset_t *signals, struct supervisor_end *end,
+                           struct tca_error *error)
 {
     struct coordinator *coordinator;
     char secret[WORKER_SECRET_BYTES];
@@ -163,18 +170,21 @@ static enum tca_status run(const struct coordinator_options *options, struct lau
         status = TCA_OK;
     }
     if (status == TCA_OK)
-        status = attend(coordinator, launcher, signals, error);
+        status = attend(coordinator, launcher, signals, end, error);
     coordinator_stop(coordinator);
     return status;
 }
 
-enum tca_status supervisor_run(const struct coordinator_options *options)
+enum tca_status supervisor_run(const struct coordinator_options *options,
+                               struct supervisor_end *end_out)
 {
     struct launcher *launcher = NULL;
     struct tca_error error = {{0}};
     enum tca_status status = TCA_OK;
+    struct rlimit descriptors;
     sigset_t signals;
 
+    *end_out = (struct supervisor_end){0};
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);
@@ -182,10 +192,12 @@ enum tca_status supervisor_run(const struct coordinator_options *options)
     signal(SIGPIPE, SIG_IGN);
     if (!options->no_launch)
         status = launcher_open(&launcher, &error);
-    raise_descriptor_limit();
+    descriptors = raise_descriptor_limit();
     if (status == TCA_OK)
-        status = run(options, launcher, &signals, &error);
+        status = run(options, launcher, &signals, end_out, &error);
     launcher_close(launcher, status == TCA_OK ? GROUP_GRACE_MS : 0);
+    if (descriptors.rlim_max > 0)
+        setrlimit(RLIMIT_NOFILE, &descriptors);
     if (status != TCA_OK)
         log_error("%s", error.text[0] != '\0' ? error.text : tca_status_text(status));
     return status;

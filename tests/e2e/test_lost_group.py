@@ -6,6 +6,7 @@ Usage: test_lost_group.py TCA_COORDINATOR_PROGRAM [unittest arguments]"""
 import os
 import pathlib
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -119,6 +120,41 @@ class LostGroup(unittest.TestCase):
 
     def test_mpirun_is_killed(self):
         self.loses("mpirun", 0)
+
+    def free_port(self):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return probe.getsockname()[1]
+
+    def test_a_lost_group_is_started_again(self):
+        one = self.start(restarts=2, listen=f"127.0.0.1:{self.free_port()}")
+        one.upload(b"Some text to talk about.", document_id="small")
+        for _ in range(2):
+            processes = one.processes()
+            os.kill(one.processes("tca-worker")[-1], signal.SIGKILL)
+            one.wait_line("ready")
+            self.check_all_end(processes)
+            events = list(one.watch("small"))
+            self.assertEqual(events[-1].document.state, pb.Document.READY)
+            self.assertGreater(len(one.ask("small", "What?", max_tokens=3).token_ids), 0)
+        os.kill(one.processes("mpirun")[0], signal.SIGKILL)  # once too often, and too soon
+        self.assertEqual(one.process.wait(END_S), 1)
+
+    def test_a_stop_comes_before_a_restart(self):
+        one = self.start(restarts=2)
+        one.upload(b"Some text to talk about.", document_id="small")
+        asked = one.ask_stream("small", "Go on.", max_tokens=3000, ignore_eos=True)
+        next(event for event in asked if event.HasField("delta"))
+        one.process.send_signal(signal.SIGTERM)
+        self.wait_drain(one)
+        os.kill(one.processes("tca-worker")[-1], signal.SIGKILL)
+        self.assertEqual(one.process.wait(END_S), 1)
+
+    def wait_drain(self, one):
+        deadline = time.monotonic() + END_S
+        while one.is_serving("tca.v1.Documents"):
+            self.assertLess(time.monotonic(), deadline, "it does not drain")
+            time.sleep(0.05)
 
     def test_the_coordinator_is_killed(self):
         one, call = self.start_working(workers=3)
