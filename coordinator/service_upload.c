@@ -28,7 +28,6 @@ struct upload_stream {
     char compared_id[DOCUMENT_ID_BYTES];
     bool has_header;
     bool wants_pin;
-    bool is_too_long; /* more bytes came than any document may have: it is never completed */
     bool is_in_disk_task;
 };
 
@@ -60,8 +59,9 @@ static void release_document(struct coordinator *coordinator, struct upload_stre
         return;
     document->is_being_uploaded = false;
     watcher_remove(&stream->watcher);
+    /* Nothing was acknowledged, or nobody can go on with it. */
     if (document->state == DOCUMENT_UPLOADING &&
-        (document->byte_count == 0 || stream->is_too_long)) /* nothing that somebody goes on with */
+        (document->byte_count == 0 || stream->upload.is_too_long))
         document_flow_delete(coordinator, document);
     else
         document_flow_go_on_deleting(coordinator, document);
@@ -514,7 +514,6 @@ static void on_chunk(struct coordinator *coordinator, struct upload_stream *stre
     else if (status == TCA_OK && !reads_on && stream->document != NULL &&
              stream->document->state == DOCUMENT_UPLOADING)
         status = append_chunk(coordinator, stream, offset, chunk);
-    stream->is_too_long = status != TCA_OK && upload_is_too_long(&stream->upload, chunk->data.len);
     if (status != TCA_OK)
         stream_fail(coordinator, stream, status, &error);
     else if (reads_on)

@@ -132,9 +132,7 @@ static enum tca_status attend(struct coordinator *coordinator, struct launcher *
             if (signals_seen++ > 0)
                 return TCA_OK;
         }
-        end->is_wanted |=
-            signals_seen > 0 || (!is_deaf && coordinator_is_drain_wanted(coordinator));
-        if (!is_deaf && !end->is_wanted && rpc_server_is_deaf()) {
+        if (!coordinator_is_drain_wanted(coordinator) && rpc_server_is_deaf()) {
             is_deaf = true;
             log_error("new clients cannot connect: draining");
             coordinator_drain(coordinator);
@@ -142,6 +140,7 @@ static enum tca_status attend(struct coordinator *coordinator, struct launcher *
         if (launcher != NULL && launcher_has_ended(launcher, how, sizeof(how)))
             coordinator_lose_group(coordinator, how);
     }
+    end->is_wanted = signals_seen > 0 || (!is_deaf && coordinator_is_drain_wanted(coordinator));
     end->served_ms = ready_ms == 0 ? 0 : 1 + clock_monotonic_ms() - ready_ms;
     if (status != TCA_OK)
         return tca_fail(error, status, "ended: the worker group is lost");

@@ -75,11 +75,6 @@ enum tca_status upload_classify(const struct upload_header *header, const struct
     return TCA_OK;
 }
 
-bool upload_is_too_long(const struct upload *upload, size_t bytes)
-{
-    return upload->offset + (int64_t)bytes > upload->max_bytes;
-}
-
 enum tca_status upload_accept(struct upload *upload, int64_t offset, const void *data, size_t bytes,
                               bool is_last, struct tca_error *error)
 {
@@ -101,7 +96,8 @@ enum tca_status upload_accept(struct upload *upload, int64_t offset, const void 
         return tca_fail(error, TCA_ERR_INVALID,
                         "total_bytes: the header announced %" PRId64 ", the chunks have %s%" PRId64,
                         upload->total_bytes, is_last ? "" : "at least ", end);
-    if (upload_is_too_long(upload, bytes))
+    upload->is_too_long = end > upload->max_bytes;
+    if (upload->is_too_long)
         return tca_fail(error, TCA_ERR_RANGE,
                         "the document has at least %" PRId64 " bytes, allowed: 1 to %" PRId64
                         " (the server's max-document-bytes)",

@@ -42,16 +42,15 @@ struct upload {
     int64_t total_bytes; /* 0: unknown */
     int64_t max_bytes;   /* of any document */
     bool is_complete;    /* the chunk with `last` was accepted */
+    bool is_too_long;    /* one was refused for bytes that no document may have: it never will be */
     struct content_check check;
 };
 
 /* May this chunk come now? Advances offset, check and is_complete, or leaves all as they were.
- * TCA_ERR_INVALID: size, total_bytes or content. TCA_ERR_RANGE: offset, or over max_bytes. */
+ * TCA_ERR_INVALID: size, total_bytes or content. TCA_ERR_RANGE: offset, or over max_bytes, which
+ * sets is_too_long. */
 enum tca_status upload_accept(struct upload *upload, int64_t offset, const void *data, size_t bytes,
                               bool is_last, struct tca_error *error);
-
-/* Whether a chunk of so many bytes is refused since no document may have them. */
-bool upload_is_too_long(const struct upload *upload, size_t bytes);
 
 /* All bytes are there with digest `sha256`: TCA_ERR_INVALID when the header had announced another.
  */

@@ -142,8 +142,11 @@ static void chunks_have_bounds(void **state)
     assert_int_equal(upload_accept(&upload, 0, "\xc3", 1, true, &error), TCA_ERR_INVALID);
     assert_int_equal(upload_accept(&upload, 0, "", 0, false, &error), TCA_OK);
     assert_int_equal(upload_accept(&upload, 0, big, sizeof(big) - 1, false, &error), TCA_OK);
+    assert_int_equal(upload_accept(&upload, 0, big, sizeof(big) - 1, false, &error), TCA_ERR_RANGE);
+    assert_false(upload.is_too_long); /* a wrong offset says nothing of the document */
     assert_int_equal(upload_accept(&upload, UPLOAD_CHUNK_BYTES_MAX, "x", 1, true, &error),
                      TCA_ERR_RANGE);
+    assert_true(upload.is_too_long);
     assert_int_equal(upload_accept(&upload, UPLOAD_CHUNK_BYTES_MAX, "", 0, true, &error), TCA_OK);
 }
 
