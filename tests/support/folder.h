@@ -62,4 +62,22 @@ static inline void folder_destroy(const struct folder *folder)
     assert_int_equal(rmdir(folder->path), 0);
 }
 
+/* The set-up and the tear-down of a test whose state is a folder. */
+static inline int folder_setup(void **state)
+{
+    struct folder *folder = malloc(sizeof(*folder));
+
+    assert_non_null(folder);
+    folder_create(folder);
+    *state = folder;
+    return 0;
+}
+
+static inline int folder_teardown(void **state)
+{
+    folder_destroy(*state);
+    free(*state);
+    return 0;
+}
+
 #endif

@@ -20,23 +20,6 @@ static const struct field base[] = {
     {"max_position_embeddings", "2048"},
 };
 
-static int setup(void **state)
-{
-    struct folder *folder = malloc(sizeof(*folder));
-
-    assert_non_null(folder);
-    folder_create(folder);
-    *state = folder;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    folder_destroy(*state);
-    free(*state);
-    return 0;
-}
-
 /* The base with `changes` (at most `count`, ended by a NULL key): a NULL value drops a key. */
 static enum tca_status read_changed(const struct folder *folder, const struct field *changes,
                                     size_t count, struct model_config *config,
@@ -337,7 +320,8 @@ static void sizes_follow_from_the_config(void **state)
                 INT64_MAX / MODEL_POSITIONS_MAX);
 }
 
-#define CONFIG_TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
+#define CONFIG_TEST(function)                                                                      \
+    cmocka_unit_test_setup_teardown(function, folder_setup, folder_teardown)
 
 int main(void)
 {

@@ -17,23 +17,6 @@ static const char right_header[] =
     "\"empty\": {\"dtype\": \"F16\", \"shape\": [0, 7], \"data_offsets\": [28, 28]},"
     "\"ids\": {\"dtype\": \"I64\", \"shape\": [], \"data_offsets\": [28, 36]}}  ";
 
-static int setup(void **state)
-{
-    struct folder *folder = malloc(sizeof(*folder));
-
-    assert_non_null(folder);
-    folder_create(folder);
-    *state = folder;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    folder_destroy(*state);
-    free(*state);
-    return 0;
-}
-
 static void assert_contains(const char *text, const char *part)
 {
     if (strstr(text, part) == NULL)
@@ -333,7 +316,8 @@ static void fingerprint_sees_both_ends_of_a_tensor(void **state)
     assert_string_not_equal(fingerprints[0], fingerprints[2]);
 }
 
-#define FILES_TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
+#define FILES_TEST(function)                                                                       \
+    cmocka_unit_test_setup_teardown(function, folder_setup, folder_teardown)
 
 int main(void)
 {

@@ -8,23 +8,6 @@
 
 #include <stdlib.h>
 
-static int setup(void **state)
-{
-    struct folder *folder = malloc(sizeof(*folder));
-
-    assert_non_null(folder);
-    folder_create(folder);
-    *state = folder;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    folder_destroy(*state);
-    free(*state);
-    return 0;
-}
-
 /* TCA_OK: *is_tied_out says whether one matrix serves both ends. */
 static enum tca_status load(const char *path, bool *is_tied_out, struct tca_error *error)
 {
@@ -123,7 +106,8 @@ static void tied_embeddings_need_no_output_matrix(void **state)
     expect_loaded(folder, true);
 }
 
-#define WEIGHTS_TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
+#define WEIGHTS_TEST(function)                                                                     \
+    cmocka_unit_test_setup_teardown(function, folder_setup, folder_teardown)
 
 int main(void)
 {
