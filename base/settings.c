@@ -384,3 +384,22 @@ void settings_free(const struct settings_table *table, void *values,
         *arguments = (struct settings_arguments){0};
     }
 }
+
+int settings_run(const struct settings_table *table, int argc, char *const *argv, void *values,
+                 int (*run)(const void *values, const struct settings_arguments *arguments))
+{
+    struct settings_arguments arguments;
+    struct tca_error error;
+    int code = 0;
+
+    if (settings_load(table, argc, argv, values, &arguments, &error) != TCA_OK) {
+        fprintf(stderr, "%s: %s\n", table->program, error.text);
+        return 2;
+    }
+    if (arguments.help != SETTINGS_HELP_NONE)
+        settings_print_help(table, arguments.help, stdout);
+    else
+        code = run(values, &arguments);
+    settings_free(table, values, &arguments);
+    return code;
+}

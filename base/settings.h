@@ -90,6 +90,11 @@ void settings_free(const struct settings_table *table, void *values,
 /* The answer to --help or --help=markdown (a table for docs/). */
 void settings_print_help(const struct settings_table *table, enum settings_help help, FILE *out);
 
+/* The main function of a program: load *values and run, answer --help, or say on stderr what is
+ * wrong (2). Returns the exit code. */
+int settings_run(const struct settings_table *table, int argc, char *const *argv, void *values,
+                 int (*run)(const void *values, const struct settings_arguments *arguments));
+
 /* What is in force, one `name = value` line each: a config file that gives the same values. */
 void settings_print(const struct settings_table *table, const void *values, FILE *out);
 

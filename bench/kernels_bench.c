@@ -273,8 +273,9 @@ static void bench_points(const struct sparse_bench *on, const struct points *pre
         bench_chunk(on, chunks->tokens[i], chunks->keep[i]);
 }
 
-static int bench_all(const struct options *options)
+static int bench_all(const void *values, const struct settings_arguments *arguments)
 {
+    const struct options *options = values;
     const bool is_cuda = options->device == BENCH_CUDA;
     const int only = is_cuda ? 1 : (int)options->threads; /* 0: one, then two */
     struct tca_error why;
@@ -285,6 +286,7 @@ static int bench_all(const struct options *options)
     const int chunk = bench_chunk_tokens(&on);
     struct points prefills, chunks;
 
+    (void)arguments;
     if (!read_points("prefill", options->prefill, 2 * chunk, chunk, &prefills) ||
         !read_points("chunk", options->chunk, 1, 1, &chunks))
         return 2;
@@ -312,19 +314,7 @@ static int bench_all(const struct options *options)
 
 int main(int argc, char **argv)
 {
-    struct settings_arguments arguments;
     struct options options;
-    struct tca_error error;
-    int code = EXIT_SUCCESS;
 
-    if (settings_load(&table, argc, argv, &options, &arguments, &error) != TCA_OK) {
-        fprintf(stderr, "tca-bench-kernels: %s\n", error.text);
-        return 2;
-    }
-    if (arguments.help != SETTINGS_HELP_NONE)
-        settings_print_help(&table, arguments.help, stdout);
-    else
-        code = bench_all(&options);
-    settings_free(&table, &options, &arguments);
-    return code;
+    return settings_run(&table, argc, argv, &options, bench_all);
 }

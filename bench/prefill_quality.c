@@ -377,8 +377,9 @@ static enum tca_status lead(void *context, const struct group_run *run)
     return status;
 }
 
-static int evaluate(const struct options *options)
+static int evaluate(const void *values, const struct settings_arguments *arguments)
 {
+    const struct options *options = values;
     const struct group_run_options group = {.model_folder = options->model,
                                             .local_ranks = 1,
                                             .threads = (int)options->threads,
@@ -389,6 +390,7 @@ static int evaluate(const struct options *options)
     struct eval eval = {.options = options};
     enum tca_status status;
 
+    (void)arguments;
     if (options->model == NULL || options->ids == NULL) {
         fprintf(stderr, "tca-eval-prefill: --model DIR and --ids FILE are needed\n");
         return 2;
@@ -404,20 +406,8 @@ static int evaluate(const struct options *options)
 
 int main(int argc, char **argv)
 {
-    struct settings_arguments arguments;
     struct options options;
-    struct tca_error error;
-    int code = 0;
 
     log_init("tca-eval-prefill", LOG_LEVEL_INFO);
-    if (settings_load(&table, argc, argv, &options, &arguments, &error) != TCA_OK) {
-        fprintf(stderr, "tca-eval-prefill: %s\n", error.text);
-        return 2;
-    }
-    if (arguments.help != SETTINGS_HELP_NONE)
-        settings_print_help(&table, arguments.help, stdout);
-    else
-        code = evaluate(&options);
-    settings_free(&table, &options, &arguments);
-    return code;
+    return settings_run(&table, argc, argv, &options, evaluate);
 }

@@ -89,11 +89,13 @@ static enum tca_status run(struct sums *sums)
     return status;
 }
 
-static int bench_all(void)
+static int bench_all(const void *values, const struct settings_arguments *arguments)
 {
     struct sums sums = {.backend = kernel_backend_cuda(0, NULL)};
     enum tca_status status = TCA_ERR_DEVICE;
 
+    (void)values;
+    (void)arguments;
     if (comm_mpi_create(kernel_backend_cpu(), TIMEOUT_MS, &sums.control) != TCA_OK)
         return EXIT_FAILURE;
     if (sums.backend == NULL)
@@ -108,19 +110,6 @@ static int bench_all(void)
 
 int main(int argc, char **argv)
 {
-    struct settings_arguments arguments;
-    struct tca_error error;
-    int code = EXIT_SUCCESS;
-
     log_init("tca-bench-sums", LOG_LEVEL_INFO);
-    if (settings_load(&table, argc, argv, NULL, &arguments, &error) != TCA_OK) {
-        fprintf(stderr, "tca-bench-sums: %s\n", error.text);
-        return 2;
-    }
-    if (arguments.help != SETTINGS_HELP_NONE)
-        settings_print_help(&table, arguments.help, stdout);
-    else
-        code = bench_all();
-    settings_free(&table, NULL, &arguments);
-    return code;
+    return settings_run(&table, argc, argv, NULL, bench_all);
 }

@@ -483,8 +483,9 @@ static int64_t longest_sequence(const struct options *options, const int64_t *le
     return most + options->question_tokens + options->decode_tokens + 1;
 }
 
-static int bench_all(const struct options *options)
+static int bench_all(const void *values, const struct settings_arguments *arguments)
 {
+    const struct options *options = values;
     struct group_run_options group = {.model_folder = options->model,
                                       .device = (enum device_wish)options->device,
                                       .local_ranks = (int)options->local_ranks,
@@ -499,6 +500,7 @@ static int bench_all(const struct options *options)
     int64_t lengths[PROMPTS_MAX];
     int count = parse_lengths(options->prompt_tokens, lengths);
 
+    (void)arguments;
     if (options->model == NULL || count == 0) {
         fprintf(stderr, "tca-bench: --model DIR and --prompt-tokens N[,N..] are needed\n");
         return 2;
@@ -515,20 +517,8 @@ static int bench_all(const struct options *options)
 
 int main(int argc, char **argv)
 {
-    struct settings_arguments arguments;
     struct options options;
-    struct tca_error error;
-    int code = 0;
 
     log_init("tca-bench", LOG_LEVEL_INFO);
-    if (settings_load(&table, argc, argv, &options, &arguments, &error) != TCA_OK) {
-        fprintf(stderr, "tca-bench: %s\n", error.text);
-        return 2;
-    }
-    if (arguments.help != SETTINGS_HELP_NONE)
-        settings_print_help(&table, arguments.help, stdout);
-    else
-        code = bench_all(&options);
-    settings_free(&table, &options, &arguments);
-    return code;
+    return settings_run(&table, argc, argv, &options, bench_all);
 }

@@ -289,8 +289,9 @@ static enum tca_status lead(void *context, const struct group_run *run)
     return eval->prompt_count > 0 ? greedy(eval, run) : TCA_OK;
 }
 
-static int evaluate(const struct options *options)
+static int evaluate(const void *values, const struct settings_arguments *arguments)
 {
+    const struct options *options = values;
     struct eval eval = {.options = options};
     struct group_run_options group = {.model_folder = options->model,
                                       .device = (enum device_wish)options->device,
@@ -301,6 +302,7 @@ static int evaluate(const struct options *options)
                                       .max_sequences = PROMPTS_MAX};
     enum tca_status status = TCA_OK;
 
+    (void)arguments;
     if (options->model == NULL || (options->score == NULL && options->prompts == NULL)) {
         fprintf(stderr, "tca-eval: --model DIR and --score FILE or --prompts FILE are needed\n");
         return 2;
@@ -323,20 +325,8 @@ static int evaluate(const struct options *options)
 
 int main(int argc, char **argv)
 {
-    struct settings_arguments arguments;
     struct options options;
-    struct tca_error error;
-    int code = 0;
 
     log_init("tca-eval", LOG_LEVEL_INFO);
-    if (settings_load(&table, argc, argv, &options, &arguments, &error) != TCA_OK) {
-        fprintf(stderr, "tca-eval: %s\n", error.text);
-        return 2;
-    }
-    if (arguments.help != SETTINGS_HELP_NONE)
-        settings_print_help(&table, arguments.help, stdout);
-    else
-        code = evaluate(&options);
-    settings_free(&table, &options, &arguments);
-    return code;
+    return settings_run(&table, argc, argv, &options, evaluate);
 }

@@ -79,18 +79,25 @@ static enum tca_status measure(const struct tokenizer *tokenizer, const struct b
     return TCA_OK;
 }
 
-static int run(const char *folder, const char *path, int rounds)
+static int run(const void *values, const struct settings_arguments *arguments)
 {
+    const struct options *options = values;
+    const char *path;
     struct tokenizer *tokenizer = NULL;
     struct bytes text = {0};
     struct tca_error error = {0};
     enum tca_status status;
 
-    if (tokenizer_open(folder, &tokenizer, &error) != TCA_OK) {
+    if (arguments->positionals != 2) {
+        fprintf(stderr, "tca-bench-tokenizer: %s are needed\n", table.synopsis);
+        return 2;
+    }
+    path = arguments->positional[1];
+    if (tokenizer_open(arguments->positional[0], &tokenizer, &error) != TCA_OK) {
         fprintf(stderr, "tca-bench-tokenizer: %s\n", error.text);
         return EXIT_FAILURE;
     }
-    status = read_text(path, &text) ? measure(tokenizer, &text, rounds) : TCA_ERR_IO;
+    status = read_text(path, &text) ? measure(tokenizer, &text, (int)options->rounds) : TCA_ERR_IO;
     if (status != TCA_OK)
         fprintf(stderr, "tca-bench-tokenizer: %s: %s\n", path, tca_status_text(status));
     bytes_free(&text);
@@ -100,23 +107,7 @@ static int run(const char *folder, const char *path, int rounds)
 
 int main(int argc, char **argv)
 {
-    struct settings_arguments arguments;
     struct options options;
-    struct tca_error error;
-    int code = EXIT_SUCCESS;
 
-    if (settings_load(&table, argc, argv, &options, &arguments, &error) != TCA_OK) {
-        fprintf(stderr, "tca-bench-tokenizer: %s\n", error.text);
-        return 2;
-    }
-    if (arguments.help != SETTINGS_HELP_NONE) {
-        settings_print_help(&table, arguments.help, stdout);
-    } else if (arguments.positionals != 2) {
-        fprintf(stderr, "tca-bench-tokenizer: %s are needed\n", table.synopsis);
-        code = 2;
-    } else {
-        code = run(arguments.positional[0], arguments.positional[1], (int)options.rounds);
-    }
-    settings_free(&table, &options, &arguments);
-    return code;
+    return settings_run(&table, argc, argv, &options, run);
 }

@@ -66,8 +66,9 @@ static const struct settings_table table = {.program = "tca-calibrate",
                                             .rows = rows,
                                             .count = sizeof(rows) / sizeof(*rows)};
 
-static int run(const struct options *options, const struct settings_arguments *arguments)
+static int run(const void *values, const struct settings_arguments *arguments)
 {
+    const struct options *options = values;
     struct calibrate_options calibration = {.model_folder = options->model,
                                             .files = arguments->positional,
                                             .file_count = (size_t)arguments->positionals,
@@ -101,20 +102,8 @@ static int run(const struct options *options, const struct settings_arguments *a
 
 int main(int argc, char **argv)
 {
-    struct settings_arguments arguments;
     struct options options;
-    struct tca_error error;
-    int code = EXIT_SUCCESS;
 
     log_init("tca-calibrate", LOG_LEVEL_INFO);
-    if (settings_load(&table, argc, argv, &options, &arguments, &error) != TCA_OK) {
-        fprintf(stderr, "tca-calibrate: %s\n", error.text);
-        return 2;
-    }
-    if (arguments.help != SETTINGS_HELP_NONE)
-        settings_print_help(&table, arguments.help, stdout);
-    else
-        code = run(&options, &arguments);
-    settings_free(&table, &options, &arguments);
-    return code;
+    return settings_run(&table, argc, argv, &options, run);
 }

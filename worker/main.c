@@ -57,26 +57,21 @@ static enum tca_status serve(const struct options *options)
     return status;
 }
 
+static int run(const void *values, const struct settings_arguments *arguments)
+{
+    const struct options *options = values;
+
+    (void)arguments;
+    if (options->coordinator == NULL) {
+        fprintf(stderr, "tca-worker: --coordinator ADDR:PORT is missing\n");
+        return 2;
+    }
+    return serve(options) == TCA_OK ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
 int main(int argc, char **argv)
 {
-    struct settings_arguments arguments;
     struct options options;
-    struct tca_error error;
-    enum tca_status status = settings_load(&table, argc, argv, &options, &arguments, &error);
 
-    if (status != TCA_OK) {
-        fprintf(stderr, "tca-worker: %s\n", error.text);
-        return 2;
-    }
-    if (arguments.help != SETTINGS_HELP_NONE) {
-        settings_print_help(&table, arguments.help, stdout);
-    } else if (options.coordinator == NULL) {
-        fprintf(stderr, "tca-worker: --coordinator ADDR:PORT is missing\n");
-        settings_free(&table, &options, &arguments);
-        return 2;
-    } else {
-        status = serve(&options);
-    }
-    settings_free(&table, &options, &arguments);
-    return status == TCA_OK ? EXIT_SUCCESS : EXIT_FAILURE;
+    return settings_run(&table, argc, argv, &options, run);
 }
