@@ -9,19 +9,19 @@ nothing is tested on text that it was calibrated on. Files come in the order of 
 16,000 characters each. The same packages give the same text. Standard library alone."""
 
 import argparse
-import gzip
 import hashlib
 import os
 import pathlib
 import re
 import sys
 
+import corpus
+
 DOC = "/usr/share/doc"
 ROOTS = (DOC, "/usr/share/common-licenses")
 NAME = re.compile(r"(README|NEWS|FAQ|TODO|INSTALL|AUTHORS|[A-Z]+([.-].*)?|.*\.(txt|md|rst|pod|texi))"
                   r"(\.gz)?")
 PIECE_CHARS = 16000
-MAX_FILE_BYTES = 2 << 20
 
 
 def digest_of(path):
@@ -45,14 +45,7 @@ def list_files():
 
 def read_text(path):
     """The start of the file; "" for what is not text in UTF-8."""
-    try:
-        with (gzip.open(path) if path.endswith(".gz") else open(path, "rb")) as file:
-            text = file.read(MAX_FILE_BYTES).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError):
-        return ""
-    if re.search(r"[\x00-\x08\x0e-\x1f]", text):
-        return ""
-    text = re.sub(r"\n{3,}", "\n\n", text.replace("\r\n", "\n")).strip()
+    text = re.sub(r"\n{3,}", "\n\n", corpus.read_utf8(path).replace("\r\n", "\n")).strip()
     if len(text) > PIECE_CHARS:
         text = text[:PIECE_CHARS].rsplit("\n", 1)[0]
     return text + "\n\n" if text else ""

@@ -106,15 +106,19 @@ class _TextOfHtml(html.parser.HTMLParser):
             self.parts.append(data)
 
 
-def _read_text(path):
-    """The file as plain text; "" for what is not text in UTF-8."""
+def read_utf8(path):
+    """The start of the file, unpacked; "" for what is not text in UTF-8."""
     try:
         with (gzip.open(path) if path.endswith(".gz") else open(path, "rb")) as file:
             text = file.read(MAX_FILE_BYTES).decode("utf-8")
     except (OSError, EOFError, UnicodeDecodeError):
         return ""
-    if re.search(r"[\x00-\x08\x0e-\x1f]", text):
-        return ""
+    return "" if re.search(r"[\x00-\x08\x0e-\x1f]", text) else text
+
+
+def _read_text(path):
+    """The file as plain text; "" for what is not text in UTF-8."""
+    text = read_utf8(path)
     if re.search(r"\.html?(\.gz)?$", path):
         parser = _TextOfHtml()
         parser.feed(text)
