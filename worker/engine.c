@@ -6,7 +6,8 @@
 #include <stdlib.h>
 
 /* A step prefills whole chunks as long as the device attends to that many keys in seconds, then
- * shorter pieces, for any length of documents; an eighth of it while answers are being written. */
+ * shorter pieces, for any length of documents. While answers are being written it is an eighth of
+ * that, or, where a chunk must stay whole, one step of eight has one. */
 enum { DECODE_SHARE = 8 };
 
 struct engine {

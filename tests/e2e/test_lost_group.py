@@ -1,5 +1,5 @@
-"""What is left when processes are killed: clients hear UNAVAILABLE, the coordinator ends and says
-why, no process lives on, and no document is lost.
+"""What is left when processes are killed: clients hear UNAVAILABLE, the coordinator says why and ends or
+starts again (--restarts), no process lives on, and no document is lost.
 
 Usage: test_lost_group.py TCA_COORDINATOR_PROGRAM [unittest arguments]"""
 
