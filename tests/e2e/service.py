@@ -45,7 +45,8 @@ class Service:
         self.owned_state = tempfile.mkdtemp(prefix="tca-e2e-") if state is None else None
         self.state = state or self.owned_state
         settings = {"model": NEEDLE, "listen": "127.0.0.1:0", "workers": 2, "threads": 1,
-                    "kv_memory": "256M", "state_dir": self.state, "device": "cpu", "restarts": 0, **settings}
+                    "kv_memory": "256M", "state_dir": self.state, "device": "cpu",
+                    "restarts": 0, **settings}
         arguments = [f"--{name.replace('_', '-')}={str(value).lower() if value is True else value}"
                      for name, value in settings.items()]
         self.process = subprocess.Popen([program, *arguments], stdout=subprocess.PIPE, stderr=stderr,

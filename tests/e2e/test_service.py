@@ -630,7 +630,8 @@ class Life(ServiceTest):
         def last_chunk_meets_an_obstacle():
             yield header("book")
             yield chunk(0, text[:9])
-            self.wait_until(lambda: first.get("book").byte_count == 9, "the first chunk")
+            self.wait_until(lambda: [one.byte_count for one in first.list().documents] == [9],
+                            "the first chunk")  # the document may not be there yet
             obstacle.mkdir()
             yield chunk(9, text[9:], last=True)
 
