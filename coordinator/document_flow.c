@@ -44,7 +44,7 @@ static void watcher_update(struct coordinator *coordinator, struct watcher *watc
     const struct document *document = watcher->document;
     const bool is_last = document->state == DOCUMENT_READY || document->state == DOCUMENT_FAILED;
 
-    if (watcher->is_of_delete)
+    if (watcher->gone != NULL)
         return;
     if (document->sequence > watcher->sent_sequence &&
         (is_last || rpc_call_pending(watcher->call) < WATCHER_PENDING_MAX))
@@ -76,7 +76,7 @@ void watcher_remove(struct watcher *watcher)
 
 void watcher_tick(struct coordinator *coordinator, struct watcher *watcher, int64_t now_ms)
 {
-    if (watcher->is_of_delete)
+    if (watcher->gone != NULL)
         return;
     if (watcher->document->sequence > watcher->sent_sequence)
         watcher_update(coordinator, watcher);
@@ -101,7 +101,7 @@ void document_flow_end_watchers(struct coordinator *coordinator, struct document
 
     for (struct watcher *watcher = document->watchers; watcher != NULL; watcher = next) {
         next = watcher->next;
-        if (watcher->is_of_delete)
+        if (watcher->gone != NULL)
             continue;
         if (document->sequence > watcher->sent_sequence)
             send_event(coordinator, watcher, false, clock_monotonic_ms());
@@ -553,13 +553,8 @@ void document_flow_go_on_deleting(struct coordinator *coordinator, struct docume
         return;
     while (document->watchers != NULL) {
         struct watcher *watcher = document->watchers;
-        Tca__V1__DeleteDocumentResponse response;
 
-        tca__v1__delete_document_response__init(&response);
-        if (document->failure == RPC_OK)
-            reply_once(watcher->call, &response.base);
-        else
-            reply_code(watcher->call, document->failure, document->failure_text);
+        watcher->gone(watcher); /* the others were told before */
         detach(watcher);
     }
     document_table_remove(&coordinator->documents, document);

@@ -12,13 +12,15 @@
 struct coordinator;
 struct rpc_call;
 
-/* A call that waits for something of a document: events (Upload, Watch), or its end (Delete). Owned
- * by the call's method, which removes it in `closed`. All zeros but call, then watcher_add. */
+/* A call that waits for something of a document: events (Upload, Watch), or that it is gone
+ * (Delete, an Upload that left nothing). Owned by the call's method, which removes it in `closed`.
+ * All zeros but call and gone, then watcher_add. */
 struct watcher {
     struct watcher *next;
     struct rpc_call *call;
     struct document *document; /* NULL: the call has been finished */
-    bool is_of_delete;
+    /* Set: no events, and this ends the call; the document's failure says what of it stays. */
+    void (*gone)(struct watcher *watcher);
     uint64_t sent_sequence;
     int64_t last_sent_ms; /* monotonic */
 };

@@ -103,6 +103,18 @@ static void on_watch(struct rpc_call *call, void *context, const uint8_t *data, 
     message_free(request);
 }
 
+static void reply_deleted(struct watcher *watcher)
+{
+    const struct document *document = watcher->document;
+    Tca__V1__DeleteDocumentResponse response;
+
+    tca__v1__delete_document_response__init(&response);
+    if (document->failure == RPC_OK)
+        reply_once(watcher->call, &response.base);
+    else
+        reply_code(watcher->call, document->failure, document->failure_text);
+}
+
 static void on_delete(struct rpc_call *call, void *context, const uint8_t *data, size_t bytes)
 {
     struct coordinator *coordinator = context;
@@ -116,7 +128,7 @@ static void on_delete(struct rpc_call *call, void *context, const uint8_t *data,
         pthread_mutex_lock(&coordinator->lock);
         document = find_document(coordinator, call, request->document_id);
         if (document != NULL) {
-            watcher->is_of_delete = true;
+            watcher->gone = reply_deleted;
             watcher_add(coordinator, watcher, document);
             document_flow_delete(coordinator, document);
         }

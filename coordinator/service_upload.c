@@ -29,6 +29,8 @@ struct upload_stream {
     bool has_header;
     bool wants_pin;
     bool is_in_disk_task;
+    enum tca_status fault; /* of a stream that waits until its document is gone */
+    struct tca_error fault_text;
 };
 
 struct upload_task {
@@ -49,31 +51,54 @@ static void stream_free(struct upload_stream *stream)
     free(stream);
 }
 
-/* The stream writes no more. What is acknowledged stays, for the next stream. */
+/* Nothing was acknowledged, or nobody can go on with it. */
+static bool leaves_nothing(const struct upload_stream *stream)
+{
+    const struct document *document = stream->document;
+
+    return document != NULL && document->state == DOCUMENT_UPLOADING &&
+           (document->byte_count == 0 || stream->upload.is_too_long);
+}
+
+/* The stream, which watches no more, writes no more. What is acknowledged stays, for the next. */
 static void release_document(struct coordinator *coordinator, struct upload_stream *stream)
 {
     struct document *document = stream->document;
+    const bool is_deleted = leaves_nothing(stream);
 
     stream->document = NULL;
     if (document == NULL)
         return;
     document->is_being_uploaded = false;
-    watcher_remove(&stream->watcher);
-    /* Nothing was acknowledged, or nobody can go on with it. */
-    if (document->state == DOCUMENT_UPLOADING &&
-        (document->byte_count == 0 || stream->upload.is_too_long))
+    if (is_deleted)
         document_flow_delete(coordinator, document);
     else
         document_flow_go_on_deleting(coordinator, document);
 }
 
-/* End the call for its own fault. With the lock. */
+static void reply_fault(struct watcher *watcher)
+{
+    const struct upload_stream *stream = rpc_call_user(watcher->call);
+
+    reply_error(watcher->call, stream->fault, &stream->fault_text);
+}
+
+/* End the call for its own fault; one that leaves nothing once its document is gone, so that who
+ * hears of it can upload again. With the lock. */
 static void stream_fail(struct coordinator *coordinator, struct upload_stream *stream,
                         enum tca_status status, const struct tca_error *error)
 {
-    watcher_remove(&stream->watcher);
-    if (stream->watcher.call != NULL)
-        reply_error(stream->watcher.call, status, error);
+    struct watcher *watcher = &stream->watcher;
+
+    watcher_remove(watcher);
+    if (watcher->call != NULL && leaves_nothing(stream)) {
+        stream->fault = status;
+        stream->fault_text = *error;
+        watcher->gone = reply_fault;
+        watcher_add(coordinator, watcher, stream->document);
+    } else if (watcher->call != NULL) {
+        reply_error(watcher->call, status, error);
+    }
     release_document(coordinator, stream);
 }
 

@@ -498,16 +498,17 @@ class Memory(ServiceTest):
         self.service.update("d2", pinned=False)
         self.check_answer("d3")
 
-    def test_what_becomes_too_long_while_it_is_uploaded_leaves_nothing(self):
+    def test_an_upload_that_is_refused_leaves_nothing(self):
         self.start(max_document_bytes=1000)
-        error = self.fails(grpc.StatusCode.OUT_OF_RANGE, lambda: self.service.upload(
-            None, chunks=[header("huge"), chunk(0, b"x" * 800), chunk(800, b"x" * 800)]))
-        self.assertIn("max-document-bytes", error.details())
-
-        def is_gone():
-            return "huge" not in [one.document_id for one in self.service.list().documents]
-
-        self.wait_until(is_gone, "what came of it stays")
+        long = [header("refused"), chunk(0, b"x" * 800), chunk(800, b"x" * 800)]
+        empty = [header("refused"), chunk(0, b"", last=True)]
+        for _ in range(10):  # the one before has gone when its error is told
+            error = self.fails(grpc.StatusCode.OUT_OF_RANGE,
+                               lambda: self.service.upload(None, chunks=long))
+            self.assertIn("max-document-bytes", error.details())
+            self.fails(grpc.StatusCode.INVALID_ARGUMENT,
+                       lambda: self.service.upload(None, chunks=empty))
+            self.assertFalse(self.service.list().documents)
 
     def test_a_document_in_use_is_waited_for(self):
         self.start()
