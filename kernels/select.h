@@ -30,6 +30,7 @@ enum {
     SELECT_POOL_RADIUS = 16, /* pooled score: the largest of 33 tokens */
     SELECT_TCA_SIZES = 7,    /* a block keeps 1, 2, 4, ..., 64 tokens */
     SELECT_LEAST_FREE = 512, /* least budget beyond sinks and window */
+    SELECT_TOKENS_MAX = 1 << 24,
 };
 
 /* How `tca` orders blocks from few to many kept tokens. */
@@ -47,7 +48,7 @@ struct select_method {
 
 /* One KV head's view of a document (or of the tokens before a prefill chunk). */
 struct select_input {
-    int64_t tokens;            /* at least 1, below 2^31 */
+    int64_t tokens;            /* 1 .. SELECT_TOKENS_MAX */
     int64_t window;            /* last tokens that always stay */
     const float *token_scores; /* [tokens] s_i: pooled, tca */
     const float *block_masses; /* [blocks] m_j: block, tca by mass */

@@ -21,7 +21,7 @@ enum {
     MODEL_HEADS_MAX = 1 << 10,
     MODEL_FFN_MAX = 1 << 20,
     MODEL_VOCAB_MAX = 1 << 22,
-    MODEL_POSITIONS_MAX = 1 << 27
+    MODEL_POSITIONS_MAX = 1 << 24
 };
 
 enum rope_type { ROPE_DEFAULT, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN };

@@ -15,6 +15,11 @@ _Static_assert(sizeof(struct select_launch) <= 4096, "a kernel's parameters");
 
 enum { ALIGNMENT = 64 };
 
+/* A key and a mark of every token, of one head. */
+_Static_assert((int64_t)SELECT_TOKENS_MAX * 4 + SELECT_TOKENS_MAX / 8 + 4 * ALIGNMENT <=
+                   SCRATCH_BYTES,
+               "scratch holds the longest sequence");
+
 static enum tca_status check_budgets(const struct select_input *input, const int64_t *budgets,
                                      int kv_heads, int64_t kept_stride)
 {
@@ -121,13 +126,13 @@ enum tca_status cuda_select(struct kernel_queue *base, int32_t *kept_out, int64_
     struct select_launch launch = describe(rule, input);
     int heads_at_once;
 
-    TCA_TRY(check_budgets(input, budgets, kv_heads, kept_stride));
-    heads_at_once = lay_scratch(&launch, queue->scratch);
-    if (heads_at_once == 0) {
-        log_error("selecting of %" PRId64 " tokens: scratch has %d bytes", input->tokens,
-                  SCRATCH_BYTES);
+    if (input->tokens > SELECT_TOKENS_MAX) {
+        log_error("selecting of %" PRId64 " tokens, allowed: up to %d", input->tokens,
+                  SELECT_TOKENS_MAX);
         return TCA_ERR_RANGE;
     }
+    TCA_TRY(check_budgets(input, budgets, kv_heads, kept_stride));
+    heads_at_once = lay_scratch(&launch, queue->scratch);
     launch.kept_stride = kept_stride;
     for (int first = 0; first < kv_heads; first += launch.heads) {
         launch.heads = kv_heads - first < heads_at_once ? kv_heads - first : heads_at_once;

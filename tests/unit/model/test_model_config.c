@@ -204,7 +204,7 @@ static const struct wrong {
     {{{"num_hidden_layers", "1025"}}, TCA_ERR_INVALID, "from 1 to 1024"},
     {{{"intermediate_size", "-1"}}, TCA_ERR_INVALID, "from 1 to 1048576"},
     {{{"vocab_size", "99999999999"}}, TCA_ERR_INVALID, "from 1 to 4194304"},
-    {{{"max_position_embeddings", "134217729"}}, TCA_ERR_INVALID, "from 1 to 134217728"},
+    {{{"max_position_embeddings", "16777217"}}, TCA_ERR_INVALID, "from 1 to 16777216"},
     {{{"num_attention_heads", "1025"}}, TCA_ERR_INVALID, "from 1 to 1024"},
     {{{"num_key_value_heads", "3"}}, TCA_ERR_INVALID, "num_attention_heads = 8"},
     {{{"num_key_value_heads", "16"}}, TCA_ERR_INVALID, "num_attention_heads = 8"},
