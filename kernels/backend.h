@@ -113,6 +113,7 @@ struct kernel_backend {
     /* Memory of the device, 64-byte aligned. TCA_ERR_NO_MEMORY. */
     enum tca_status (*alloc)(int device, size_t bytes, void **ptr_out);
     void (*free)(int device, void *ptr, size_t bytes); /* NULL is a no-op; really gives it back */
+    /* free: what may still be taken, but for what the device's libraries take as they run. */
     enum tca_status (*memory)(int device, size_t *total_bytes_out, size_t *free_bytes_out);
     enum tca_status (*upload)(struct kernel_queue *queue, void *device, const void *host,
                               size_t bytes);

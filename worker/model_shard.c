@@ -20,6 +20,8 @@ enum {
 };
 
 _Static_assert((int)SHARD_RANKS_MAX <= (int)COMM_RANKS_MAX, "a plan has more ranks than a group");
+_Static_assert((int)MODEL_POSITIONS_MAX <= (int)SELECT_TOKENS_MAX,
+               "a sequence has more tokens than are selected from");
 
 struct model_shard {
     struct device device;
@@ -89,14 +91,20 @@ static enum tca_status reserve_kv(struct model_shard *shard,
     const int stripes = shard->facts.shard.stripes;
     size_t budget_bytes = options->kv_memory_bytes;
     enum tca_status status;
-    size_t free_bytes;
+    size_t free_bytes, share;
 
     status =
         shard->device.backend->memory(shard->device.index, &shard->facts.memory_bytes, &free_bytes);
     if (status != TCA_OK)
         return tca_fail(error, status, "device memory: %s", tca_status_text(status));
+    share = free_bytes / (size_t)options->ranks_on_device;
+    if (budget_bytes > share)
+        return tca_fail(error, TCA_ERR_NO_MEMORY,
+                        "kv-memory: %zu bytes, allowed: up to %zu, a worker's share of the %zu "
+                        "that are free beside the weights",
+                        budget_bytes, share, free_bytes);
     if (budget_bytes == 0)
-        budget_bytes = free_bytes / 2 / (size_t)options->ranks_on_device;
+        budget_bytes = share / 2;
     kv_cache_init(&shard->kv, &shard->device, &shape, budget_bytes);
     shard->facts.kv_bytes = budget_bytes;
     shard->facts.kv_capacity_tokens = kv_cache_capacity(&shard->kv) * stripes;
@@ -448,8 +456,10 @@ static enum tca_status open_sequences(struct model_shard *shard, const struct st
         status = sequence_open(sequence, &shard->host, open);
         if (status == TCA_ERR_PRECONDITION)
             return refuse(shard, plan, open->slot, "needs a profile");
-        if (status != TCA_OK)
+        if (status == TCA_ERR_BUSY || status == TCA_ERR_NO_MEMORY)
             *failed_out |= (uint64_t)1 << i;
+        else
+            TCA_TRY(status); /* the device has failed: waiting would not help */
     }
     return TCA_OK;
 }

@@ -24,8 +24,8 @@ struct model_shard_options {
     const struct kernel_backend *backend;
     int device;
     int threads;            /* at least 1 */
-    int ranks_on_device;    /* that share the device's memory: for the default budget */
-    size_t kv_memory_bytes; /* 0: half of what is free after the weights, shared */
+    int ranks_on_device;    /* that share the device's memory */
+    size_t kv_memory_bytes; /* up to this rank's share of what is free; 0: half of that */
     int chunk_tokens;       /* prefill tokens of one step */
     int max_sequences;      /* decoding questions of one step */
     bool has_dummy_weights; /* config.json only; pseudo-random weights */

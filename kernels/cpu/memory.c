@@ -77,6 +77,21 @@ static bool read_meminfo(uint64_t *total_out, uint64_t *available_out)
     return found == 2;
 }
 
+/* Of what a control group uses, files' pages that are given up when memory is wanted: the model's
+ * weights, once they are read, are such. */
+static uint64_t reclaimable_bytes(void)
+{
+    FILE *file = fopen("/sys/fs/cgroup/memory.stat", "re");
+    if (!file)
+        return 0;
+    char line[128];
+    unsigned long long bytes = 0;
+    while (bytes == 0 && fgets(line, sizeof(line), file))
+        (void)sscanf(line, "inactive_file %llu", &bytes);
+    fclose(file);
+    return bytes;
+}
+
 enum tca_status cpu_memory(size_t *total_bytes_out, size_t *free_bytes_out)
 {
     uint64_t total = 0;
@@ -90,6 +105,8 @@ enum tca_status cpu_memory(size_t *total_bytes_out, size_t *free_bytes_out)
     if (read_number("/sys/fs/cgroup/memory.max", &limit) &&
         read_number("/sys/fs/cgroup/memory.current", &used) && limit < total) {
         total = limit;
+        uint64_t reclaimable = reclaimable_bytes();
+        used -= reclaimable < used ? reclaimable : used;
         uint64_t left = limit > used ? limit - used : 0;
         available = left < available ? left : available;
     }

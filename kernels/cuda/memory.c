@@ -23,10 +23,17 @@ void cuda_free(int device, void *ptr, size_t bytes)
     virtual_memory_free(device, ptr, bytes);
 }
 
+/* Kernels are loaded when they first run, and NCCL connects to peers when they first talk. */
+enum { LIBRARIES_BYTES = 512 << 20 };
+
 enum tca_status cuda_memory(int device, size_t *total_bytes_out, size_t *free_bytes_out)
 {
+    size_t free_bytes = 0;
+
     TCA_TRY(cuda_status(cudaSetDevice(device), "cudaSetDevice"));
-    return cuda_status(cudaMemGetInfo(free_bytes_out, total_bytes_out), "cudaMemGetInfo");
+    TCA_TRY(cuda_status(cudaMemGetInfo(&free_bytes, total_bytes_out), "cudaMemGetInfo"));
+    *free_bytes_out = free_bytes > LIBRARIES_BYTES ? free_bytes - LIBRARIES_BYTES : 0;
+    return TCA_OK;
 }
 
 /* Large copies wait, so that `host` may be reused; small ones go through the ring. */

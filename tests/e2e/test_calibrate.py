@@ -352,6 +352,8 @@ class WrongInputsTest(unittest.TestCase):
                      8192, "--window", 4096, TEXT)
         self.refused(1, "no KV memory for 2304 tokens", "--model", NEEDLE, "--longest", LENGTH,
                      "--window", WINDOW, "--kv-memory", "4M", TEXT)
+        self.refused(1, "kv-memory: 4398046511104 bytes, allowed: up to ", "--model", NEEDLE,
+                     "--longest", LENGTH, "--window", WINDOW, "--kv-memory", "4T", TEXT)
 
     def test_a_folder_that_cannot_be_written_to_is_noticed_first(self):
         done = run("--model", NEEDLE, "--out", "/no-such-folder/profile.json", TEXT)
