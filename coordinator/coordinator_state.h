@@ -70,7 +70,8 @@ struct coordinator {
     struct admission admission;
     struct worker_link link;
     uint64_t last_sequence, last_key, last_turn;
-    uint64_t made_ids; /* of documents and requests without one */
+    int wanted_in_a_row; /* prefills begun of documents that questions waited for */
+    uint64_t made_ids;   /* of documents and requests without one */
 };
 
 uint64_t coordinator_next_sequence(struct coordinator *coordinator);

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/min.h"
 #include "coordinator/coordinator_state.h"
 #include "coordinator/document_flow.h"
 #include "coordinator/question_flow.h"
@@ -17,6 +18,9 @@ enum { PREFILLS_MAX = 2 };
  * over them wait for it. */
 enum { PATIENCE_MS = 10 * 1000 };
 
+/* Documents that questions wait for come first, but one in so many prefills goes by the turn. */
+enum { WANTED_IN_A_ROW_MAX = 4 };
+
 static int count_prefills(const struct coordinator *coordinator)
 {
     int prefills = 0;
@@ -27,13 +31,14 @@ static int count_prefills(const struct coordinator *coordinator)
 }
 
 /* Does `one` come before `other`? */
-static bool is_before(const struct document *one, const struct document *other)
+static bool is_before(const struct coordinator *coordinator, const struct document *one,
+                      const struct document *other)
 {
     const bool is_wanted = one->questions > 0;
 
     if (one->goes_first != other->goes_first)
         return one->goes_first;
-    if (is_wanted != (other->questions > 0))
+    if (is_wanted != (other->questions > 0) && coordinator->wanted_in_a_row < WANTED_IN_A_ROW_MAX)
         return is_wanted;
     if (one->is_restored != other->is_restored)
         return other->is_restored; /* nobody has asked for it since the start */
@@ -52,23 +57,22 @@ static void store_unwanted(struct coordinator *coordinator)
     }
 }
 
-/* May `document` begin while `head` waits? It does where it fits now, and beside the head: what
- * the head waits for has then still to make no more room than before. */
-static bool may_pass(const struct coordinator *coordinator, const struct document *head,
-                     const struct document *document)
+/* How much a document may need to begin while `head` waits: what is free now, and beside the head.
+ * What the head waits for has then still to make no more room than before. */
+static int64_t room_to_pass(const struct coordinator *coordinator, const struct document *head)
 {
     const struct admission *admission = &coordinator->admission;
-    const int64_t wanted = admission_sequence_tokens(admission, document->token_count);
-    int64_t beside = admission_sequence_tokens(admission, head->token_count);
+    const int64_t free = admission->document_pool - admission->document_used;
+    int64_t room =
+        admission->document_pool - admission_sequence_tokens(admission, head->token_count);
 
     for (size_t i = 0; i < coordinator->documents.count; i++) {
         const struct document *row = coordinator->documents.rows[i];
 
         if (row->is_pinned || row->key > head->waits_since_key)
-            beside += row->kv_tokens;
+            room -= row->kv_tokens;
     }
-    return document != head && wanted <= admission->document_pool - admission->document_used &&
-           wanted <= admission->document_pool - beside;
+    return min_i64(free, room);
 }
 
 /* The QUEUED document whose turn it is, of those whose tokens are counted; that may pass `head`,
@@ -76,14 +80,15 @@ static bool may_pass(const struct coordinator *coordinator, const struct documen
 static struct document *next_document(const struct coordinator *coordinator,
                                       const struct document *head)
 {
+    const int64_t room = head == NULL ? INT64_MAX : room_to_pass(coordinator, head);
     struct document *next = NULL;
 
     for (size_t i = 0; i < coordinator->documents.count; i++) {
         struct document *document = coordinator->documents.rows[i];
 
         if (document->state == DOCUMENT_QUEUED && document->token_count > 0 && document->key == 0 &&
-            (next == NULL || is_before(document, next)) &&
-            (head == NULL || may_pass(coordinator, head, document)))
+            document != head && (next == NULL || is_before(coordinator, document, next)) &&
+            admission_sequence_tokens(&coordinator->admission, document->token_count) <= room)
             next = document;
     }
     return next;
@@ -96,6 +101,7 @@ static void prefill(struct coordinator *coordinator, struct document *document,
         admission_sequence_tokens(&coordinator->admission, document->token_count);
     const int64_t now_ms = clock_monotonic_ms();
 
+    coordinator->wanted_in_a_row = document->questions > 0 ? coordinator->wanted_in_a_row + 1 : 0;
     document->key = ++coordinator->last_key;
     document->kv_tokens = kv_tokens;
     document->was_alone = admission_is_idle(&coordinator->admission);
