@@ -140,6 +140,11 @@ void admission_free_document(struct admission *admission, int64_t kv_tokens)
     admission->frees++;
 }
 
+void admission_refuse_document(struct admission *admission, int64_t kv_tokens)
+{
+    admission->document_used -= kv_tokens;
+}
+
 int64_t admission_core_tokens(const struct admission *admission, const struct attention *attention,
                               int64_t tokens)
 {
@@ -209,10 +214,15 @@ void admission_shrink_question(struct admission *admission, int64_t kv_tokens)
     admission->frees++;
 }
 
-void admission_give_back_question(struct admission *admission, int64_t kv_tokens)
+void admission_refuse_question(struct admission *admission, int64_t kv_tokens)
 {
     admission->question_used -= kv_tokens;
     admission->running--;
+}
+
+void admission_give_back_question(struct admission *admission, int64_t kv_tokens)
+{
+    admission_refuse_question(admission, kv_tokens);
     admission->frees++;
 }
 

@@ -64,6 +64,8 @@ enum admission_answer admission_document(const struct admission *admission, int6
 void admission_take_document(struct admission *admission, int64_t kv_tokens);
 void admission_close_document(struct admission *admission, int64_t kv_tokens);
 void admission_free_document(struct admission *admission, int64_t kv_tokens); /* was closing */
+/* The group had no memory for it: what was taken was nowhere, and is not memory that comes back. */
+void admission_refuse_document(struct admission *admission, int64_t kv_tokens);
 
 /* The largest core cache of a question that chooses from so many tokens (of a document, or of a
  * prompt that evicts): what its share or the least budget keeps. With tau, whose budgets
@@ -87,6 +89,7 @@ void admission_take_question(struct admission *admission, int64_t kv_tokens);
 /* It holds so many less from now on. */
 void admission_shrink_question(struct admission *admission, int64_t kv_tokens);
 void admission_give_back_question(struct admission *admission, int64_t kv_tokens);
+void admission_refuse_question(struct admission *admission, int64_t kv_tokens); /* as a document */
 
 /* The sums are those of an average rank; one that holds more may refuse what is taken here. It is
  * worth another try when `frees` has reached retry_at, or nothing holds memory that will come back:

@@ -51,31 +51,39 @@ static void document_ready(struct coordinator *coordinator, struct document *doc
     document_flow_publish(coordinator, document);
 }
 
+static void forget_kv(struct document *document)
+{
+    document->key = 0;
+    document->kv_tokens = 0;
+    document->is_closing = false;
+}
+
 /* The group has nothing of the document any more. */
 static void document_freed(struct coordinator *coordinator, struct document *document)
 {
     if (!document->is_closing)
         admission_close_document(&coordinator->admission, document->kv_tokens);
     admission_free_document(&coordinator->admission, document->kv_tokens);
-    document->key = 0;
-    document->kv_tokens = 0;
-    document->is_closing = false;
+    forget_kv(document);
 }
 
 static void document_failed(struct coordinator *coordinator, struct document *document,
                             const Tca__Control__V1__DocumentDone *done)
 {
     const bool is_refused = done->code == RPC_RESOURCE_EXHAUSTED && document->work_done == 0 &&
+                            document->state == DOCUMENT_PREFILLING && !document->is_closing &&
                             !document->was_alone && coordinator->phase == COORDINATOR_SERVING;
     struct tca_error reason;
 
-    document_freed(coordinator, document);
-    if (document->state != DOCUMENT_PREFILLING)
-        return;
     if (is_refused) {
+        admission_refuse_document(&coordinator->admission, document->kv_tokens);
+        forget_kv(document);
         document_flow_wait_again(coordinator, document);
         return;
     }
+    document_freed(coordinator, document);
+    if (document->state != DOCUMENT_PREFILLING)
+        return;
     tca_fail(&reason, TCA_OK, "%.*s", (int)done->message.len, (const char *)done->message.data);
     document_flow_fail(coordinator, document,
                        done->code == RPC_OK ? RPC_INTERNAL : (enum rpc_code)done->code,

@@ -254,7 +254,7 @@ void question_flow_document_tokenized(struct coordinator *coordinator, struct do
 void question_flow_wait_again(struct coordinator *coordinator, struct question *question)
 {
     log_info("request %s: the workers have no memory for it now", question->request_id);
-    admission_give_back_question(&coordinator->admission, question->kv_tokens);
+    admission_refuse_question(&coordinator->admission, question->kv_tokens);
     question->key = 0;
     question->started_ms = 0;
     question->state = QUESTION_WAITING;
