@@ -125,7 +125,6 @@ struct disk_task {
     struct task task;
     struct coordinator *coordinator;
     struct document *document;
-    struct bytes meta;     /* owned */
     struct rpc_call *call; /* held, that waits for it; or NULL */
 };
 
@@ -137,7 +136,6 @@ static void disk_task_done(struct disk_task *task)
     task->document->disk_tasks--;
     document_flow_go_on_deleting(coordinator, task->document);
     pthread_mutex_unlock(&coordinator->lock);
-    bytes_free(&task->meta);
     if (task->call != NULL)
         rpc_call_drop(task->call);
     free(task);
@@ -169,13 +167,29 @@ static void reply_saved(struct disk_task *task, enum tca_status status,
     pthread_mutex_unlock(&task->coordinator->lock);
 }
 
+/* As it is when the save's turn comes: what was on its way to disk when it was asked for is there
+ * then, and is not undone. */
+static enum tca_status write_meta(const struct disk_task *task, struct bytes *meta_out,
+                                  struct tca_error *error)
+{
+    enum tca_status status;
+
+    pthread_mutex_lock(&task->coordinator->lock);
+    status = document_meta_write(task->document, meta_out);
+    pthread_mutex_unlock(&task->coordinator->lock);
+    return status == TCA_OK ? TCA_OK : tca_fail(error, status, "no memory to save its metadata");
+}
+
 static void run_save(struct task *base)
 {
     struct disk_task *task = (struct disk_task *)base;
+    struct bytes meta = {0};
     struct tca_error error = {{0}};
-    const enum tca_status status =
-        store_save(task->coordinator->store, task->document->id, &task->meta, &error);
+    enum tca_status status = write_meta(task, &meta, &error);
 
+    if (status == TCA_OK)
+        status = store_save(task->coordinator->store, task->document->id, &meta, &error);
+    bytes_free(&meta);
     if (status != TCA_OK)
         log_error("document %s: %s", task->document->id, error.text);
     if (task->call != NULL)
@@ -227,11 +241,8 @@ static enum tca_status post_save(struct coordinator *coordinator, struct documen
 {
     struct disk_task *task = disk_task_create(coordinator, document, run_save);
 
-    if (task == NULL || document_meta_write(document, &task->meta) != TCA_OK) {
+    if (task == NULL) {
         log_error("document %s: no memory to save its metadata", document->id);
-        if (task != NULL)
-            bytes_free(&task->meta);
-        free(task);
         return TCA_ERR_NO_MEMORY;
     }
     if (call != NULL)
@@ -332,8 +343,11 @@ static enum tca_status make_tokens(struct tokenize_task *task)
     struct content_check check = {.encoding = document->identity.encoding,
                                   .vocab = task->coordinator->vocab};
     struct bytes content = {0};
-    enum tca_status status = store_read(task->coordinator->store, document->id,
-                                        document->byte_count, &content, &task->error);
+    enum tca_status status = TCA_ERR_CANCELLED;
+
+    if (report_tokenizing(task, 0))
+        status = store_read(task->coordinator->store, document->id, document->byte_count, &content,
+                            &task->error);
 
     /* The upload was checked; this is for files that somebody changed since, and other models. */
     if (status == TCA_OK)

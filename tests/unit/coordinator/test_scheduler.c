@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "coordinator/coordinator_state.h"
 #include "coordinator/document_flow.h"
+#include "coordinator/document_meta.h"
 #include "coordinator/group_flow.h"
 #include "coordinator/question_flow.h"
 #include "coordinator/scheduler.h"
@@ -284,6 +285,101 @@ static void a_document_that_is_not_in_the_way_is_not_held(void **state)
     assert_int_equal(ask(scene, asked)->state, QUESTION_WAITING);
 }
 
+/* Two that do not fit together, each asked while the other is there, and one that nobody asks. */
+static void what_nobody_asks_has_its_turn_too(void **state)
+{
+    struct scene *scene = *state;
+    struct document *asked[] = {add_ready(scene, "one", 80), add_document(scene, "two", 80)};
+    struct document *first = add_document(scene, "first", 80);
+    struct question *running = ask(scene, asked[0]);
+    int prefills = 0;
+
+    put(scene, first);
+    while (first->state == DOCUMENT_QUEUED && prefills < 20) {
+        struct document *here = asked[prefills % 2], *next = asked[(prefills + 1) % 2];
+        struct question *waiting = ask(scene, next);
+
+        leave(scene, running);
+        become_closed(scene, here);
+        if (first->state == DOCUMENT_QUEUED)
+            become_ready(scene, next);
+        running = waiting;
+        prefills++;
+    }
+    assert_int_equal(first->state, DOCUMENT_PREFILLING);
+    assert_in_range(prefills, 2, 6); /* those that are asked came first, some times */
+}
+
+/* Nothing has come back that would serve the one or the other. */
+static void what_is_refused_does_not_wake_what_was(void **state)
+{
+    struct scene *scene = *state;
+    struct document *busy = add_ready(scene, "busy", 20);
+    struct document *refused = add_document(scene, "refused", 20);
+    Tca__Control__V1__DocumentDone document_done = TCA__CONTROL__V1__DOCUMENT_DONE__INIT;
+    Tca__Control__V1__QuestionDone question_done = TCA__CONTROL__V1__QUESTION_DONE__INIT;
+    struct question *running = ask(scene, busy), *question;
+
+    put(scene, refused);
+    assert_int_equal(refused->state, DOCUMENT_PREFILLING);
+    document_done.key = refused->key;
+    document_done.state = TCA__CONTROL__V1__DOCUMENT_DONE__STATE__FAILED;
+    document_done.code = RPC_RESOURCE_EXHAUSTED;
+    group_document_done(&scene->coordinator, &document_done);
+    assert_int_equal(refused->state, DOCUMENT_QUEUED);
+    give_tokens(refused);
+
+    question = ask(scene, busy);
+    assert_int_equal(question->state, QUESTION_RUNNING);
+    question->call = (struct rpc_call *)scene; /* somebody waits for it; not looked at */
+    question_done.key = question->key;
+    question_done.reason = TCA__CONTROL__V1__QUESTION_DONE__REASON__FAILED;
+    question_done.code = RPC_RESOURCE_EXHAUSTED;
+    group_question_done(&scene->coordinator, &question_done);
+    question->call = NULL;
+    assert_int_equal(question->state, QUESTION_WAITING);
+    assert_int_equal(refused->state, DOCUMENT_QUEUED);
+    leave(scene, running);
+    assert_int_equal(question->state, QUESTION_RUNNING);
+    assert_int_equal(refused->state, DOCUMENT_PREFILLING);
+}
+
+/* Until the disk's thread, which needs the lock, is done. */
+static void wait_for_disk(struct scene *scene, const struct document *document)
+{
+    pthread_mutex_t *lock = &scene->coordinator.lock;
+
+    while (document->disk_tasks > 0) {
+        pthread_mutex_unlock(lock);
+        clock_sleep_ms(1);
+        pthread_mutex_lock(lock);
+    }
+}
+
+/* A save that was asked for while an upload's last chunk was on its way does not undo that. */
+static void a_save_has_what_is_there_when_its_turn_comes(void **state)
+{
+    struct scene *scene = *state;
+    struct document *document = add_document(scene, "saved", 1);
+    struct bytes meta = {0};
+    struct tca_error error;
+    char path[128], text[4096] = "";
+    FILE *file;
+
+    assert_int_equal(document_meta_write(document, &meta), TCA_OK);
+    assert_int_equal(store_create(scene->coordinator.store, "saved", &meta, &error), TCA_OK);
+    bytes_free(&meta);
+    document_flow_save(&scene->coordinator, document);
+    strcpy(document->sha256, "00ff");
+    wait_for_disk(scene, document);
+    snprintf(path, sizeof(path), "%s/documents/saved/meta.json", scene->folder);
+    file = fopen(path, "r");
+    assert_non_null(file);
+    assert_true(fread(text, 1, sizeof(text) - 1, file) > 0);
+    fclose(file);
+    assert_non_null(strstr(text, "\"00ff\""));
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make, clean)
@@ -294,6 +390,9 @@ int main(void)
         TEST(a_document_that_is_always_asked_makes_room_at_last),
         TEST(who_brought_a_document_back_asks_it_before_it_leaves),
         TEST(a_document_that_is_not_in_the_way_is_not_held),
+        TEST(what_nobody_asks_has_its_turn_too),
+        TEST(what_is_refused_does_not_wake_what_was),
+        TEST(a_save_has_what_is_there_when_its_turn_comes),
     };
 #undef TEST
 
