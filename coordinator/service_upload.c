@@ -26,6 +26,7 @@ struct upload_stream {
     struct sha256 *sha; /* owned; of a stream that is compared */
     char announced_sha256[SHA256_HEX_BYTES];
     char compared_id[DOCUMENT_ID_BYTES];
+    int64_t compared_create_ms; /* of the document, which may be another when all bytes are here */
     bool has_header;
     bool wants_pin;
     bool is_in_disk_task;
@@ -370,6 +371,7 @@ static enum tca_status start_stream(struct coordinator *coordinator, struct uplo
     case UPLOAD_COMPARE:
         TCA_TRY(sha256_create(&stream->sha));
         memcpy(stream->compared_id, header->id, sizeof(header->id));
+        stream->compared_create_ms = existing->create_time_ms;
         rpc_call_read_next(stream->watcher.call);
         return TCA_OK;
     case UPLOAD_SAME:
@@ -505,7 +507,8 @@ static enum tca_status finish_compared(struct coordinator *coordinator,
     char sha256[SHA256_HEX_BYTES];
 
     TCA_TRY(sha256_hex(stream->sha, sha256));
-    if (document == NULL || document->state == DOCUMENT_DELETING)
+    if (document == NULL || document->state == DOCUMENT_DELETING ||
+        document->create_time_ms != stream->compared_create_ms)
         return tca_fail(error, TCA_ERR_ABORTED, "the document was deleted");
     if (strcmp(sha256, document->sha256) != 0)
         return tca_fail(error, TCA_ERR_EXISTS, "document_id: \"%s\" exists with other bytes", id);
