@@ -74,8 +74,9 @@ static enum tca_status send_alive(struct control_link *link, int64_t now_ms, str
 
     if (answered_ms == 0)
         return TCA_OK;
-    TCA_TRY(control_pack_alive(now_ms > answered_ms ? now_ms - answered_ms : 0,
-                               atomic_load(&link->steps), message));
+    if (control_pack_alive(now_ms > answered_ms ? now_ms - answered_ms : 0,
+                           atomic_load(&link->steps), message) != TCA_OK)
+        return TCA_OK; /* no memory: the next one says as much */
     return rpc_stream_send(link->stream, message->data, message->size);
 }
 

@@ -243,7 +243,9 @@ static enum tca_status lead_steps(struct worker *worker)
         TCA_TRY(group->ops->poll_error(group));
         TCA_TRY(engine_step(worker->engine, &is_busy));
         control_link_answered(worker->link, ++steps);
-        TCA_TRY(worker->event_status);
+        /* Cancelled: the link is down, and what it brought last says whether that was wanted. */
+        if (worker->event_status != TCA_ERR_CANCELLED)
+            TCA_TRY(worker->event_status);
     }
 }
 
