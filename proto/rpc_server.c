@@ -14,7 +14,7 @@
 #include <string.h>
 
 enum {
-    UNREAD_MS = 30 * 1000,
+    UNREAD_MS = 120 * 1000, /* a message of 4 MiB comes through 35 kB/s in that time */
     UNREAD_BYTES_MAX = 64 * 1024 * 1024,
     LOOK_MS = 1000, /* at what is unread, or earlier */
 };
