@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 enum {
-    STOP_GRACE_MS = 1000,       /* for the last statuses to reach the clients */
+    STOP_GRACE_MS = 5000,       /* for the last statuses to reach the clients */
     GROUP_STOP_GRACE_MS = 3000, /* for the group to leave */
     SEQUENCE_EPOCH_SHIFT = 32,
 };

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 enum { EXIT_USAGE = 2, SERVED_LONG_MS = 60 * 1000 };
@@ -21,6 +22,14 @@ static int64_t count_losses(const struct supervisor_end *end)
     return 1 + (before == NULL || end->served_ms >= SERVED_LONG_MS ? 0 : atoi(before));
 }
 
+/* Clients that try again find the same port? */
+static bool has_own_port(const char *address)
+{
+    const char *port = strrchr(address, ':');
+
+    return port != NULL && strcmp(port, ":0") != 0;
+}
+
 /* As a new process with the same id, so that nothing of the lost group's time is left: all that
  * counts is on disk. Returns where it may not, or cannot. */
 static void start_again(const struct coordinator_options *options, const struct supervisor_end *end,
@@ -31,6 +40,10 @@ static void start_again(const struct coordinator_options *options, const struct 
 
     if (losses > options->restarts)
         return;
+    if (!has_own_port(options->listen)) {
+        log_error("not starting again: --listen %s would be another port", options->listen);
+        return;
+    }
     log_warn("starting again, %lld of %lld times in a row", (long long)losses,
              (long long)options->restarts);
     snprintf(text, sizeof(text), "%lld", (long long)losses);
@@ -56,6 +69,7 @@ int main(int argc, char **argv)
         settings_free(&options_table, &options, &arguments);
         return 0;
     }
+    (void)prctl(PR_SET_NAME, "tca-coordinator"); /* "exe", after start_again */
     log_init("coordinator", (enum log_level)options.log_level);
     settings_print(&options_table, &options, stderr);
     status = supervisor_run(&options, &end);

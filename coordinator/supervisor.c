@@ -20,6 +20,8 @@
 
 enum { WAIT_MS = 100, GROUP_GRACE_MS = 5000, PATH_BYTES = 4096 };
 
+static const struct timespec at_once = {0, 0};
+
 /* The workers' secret; path_out is the file it is in, "" if it is in none. */
 static enum tca_status find_secret(const struct coordinator_options *options,
                                    char secret_out[WORKER_SECRET_BYTES], char path_out[PATH_BYTES],
@@ -111,7 +113,6 @@ static enum tca_status attend(struct coordinator *coordinator, struct launcher *
                               const sigset_t *signals, struct supervisor_end *end,
                               struct tca_error *error)
 {
-    static const struct timespec at_once = {0, 0};
     enum tca_status status;
     int64_t ready_ms = 0;
     bool is_deaf = false;
@@ -195,6 +196,8 @@ enum tca_status supervisor_run(const struct coordinator_options *options,
     if (status == TCA_OK)
         status = run(options, launcher, &signals, end_out, &error);
     launcher_close(launcher, status == TCA_OK ? GROUP_GRACE_MS : 0);
+    if (sigtimedwait(&signals, NULL, &at_once) > 0)
+        end_out->is_wanted = true; /* while everything was being stopped */
     if (descriptors.rlim_max > 0)
         setrlimit(RLIMIT_NOFILE, &descriptors);
     if (status != TCA_OK)

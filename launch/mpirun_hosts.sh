@@ -31,7 +31,8 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT TERM
 
-"$bin/tca-coordinator" --model "$model" --workers "$workers" --no-launch \
+# --restarts 0: a lost group ends the service, since nobody here starts another.
+"$bin/tca-coordinator" --model "$model" --workers "$workers" --no-launch --restarts 0 \
     --worker-listen "$worker_listen" --secret-file "$secret" "$@" &
 coordinator=$!
 until [ -s "$secret" ]; do

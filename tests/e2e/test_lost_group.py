@@ -134,14 +134,23 @@ class LostGroup(unittest.TestCase):
             os.kill(one.processes("tca-worker")[-1], signal.SIGKILL)
             one.wait_line("ready")
             self.check_all_end(processes)
+            name = pathlib.Path("/proc", str(one.process.pid), "comm").read_text(encoding="utf-8")
+            self.assertEqual(name, "tca-coordinator\n")
             events = list(one.watch("small"))
             self.assertEqual(events[-1].document.state, pb.Document.READY)
             self.assertGreater(len(one.ask("small", "What?", max_tokens=3).token_ids), 0)
         os.kill(one.processes("mpirun")[0], signal.SIGKILL)  # once too often, and too soon
         self.assertEqual(one.process.wait(END_S), 1)
 
-    def test_a_stop_comes_before_a_restart(self):
+    def test_without_a_port_of_its_own_it_ends(self):
         one = self.start(restarts=2)
+        os.kill(one.processes("tca-worker")[-1], signal.SIGKILL)
+        self.assertEqual(one.process.wait(END_S), 1)
+        self.log.seek(0)
+        self.assertIn("127.0.0.1:0 would be another port", self.log.read().decode())
+
+    def test_a_stop_comes_before_a_restart(self):
+        one = self.start(restarts=2, listen=f"127.0.0.1:{self.free_port()}")
         one.upload(b"Some text to talk about.", document_id="small")
         asked = one.ask_stream("small", "Go on.", max_tokens=3000, ignore_eos=True)
         next(event for event in asked if event.HasField("delta"))
