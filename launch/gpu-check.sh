@@ -2,7 +2,8 @@
 # Build the preset release and run every test that needs a GPU, then, where compute-sanitizer is
 # installed, the operations under its memcheck and racecheck. Usage: launch/gpu-check.sh [CTEST_OPTION..]
 #
-# Tests for which there are too few GPUs are skipped. Exit 0 only if nothing failed.
+# Tests for which there are too few GPUs are skipped. Exit 0 only if nothing failed, 77 if only
+# compute-sanitizer is missing.
 set -eu
 cd "$(dirname "$0")/.."
 command -v nvcc >/dev/null || PATH=$PATH:/usr/local/cuda/bin
@@ -12,7 +13,7 @@ cmake --build --preset release
 ctest --preset release -L '^gpu$' "$@"
 if ! command -v compute-sanitizer >/dev/null; then
     echo "compute-sanitizer is not installed: memcheck and racecheck were not run"
-    exit
+    exit 77
 fi
 for test in test_parity test_parity_attention test_parity_stripes test_parity_tca test_sparse_masked; do
     # A test asks for more memory than there is: that error of the API is wanted.
