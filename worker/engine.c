@@ -477,14 +477,15 @@ static int list_sequences(struct engine *engine)
 
     for (int i = 0; i < engine->questions; i++) {
         const struct question_job *question = engine->question[i];
+        const int candidates = sampler_candidates(&question->params.sampling);
 
         if (question->state != JOB_RUNNING)
             continue;
         engine->sequence[count] = question_job_sequence(question);
         if (engine->sequence[count].pending_tokens == 0)
             continue;
-        if (question->params.sampling.logprobs > engine->plan.top_count)
-            engine->plan.top_count = question->params.sampling.logprobs;
+        if (candidates > engine->plan.top_count)
+            engine->plan.top_count = candidates;
         count++;
     }
     for (int i = 0; i < engine->documents; i++) {

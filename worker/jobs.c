@@ -188,7 +188,7 @@ struct batch_sequence question_job_sequence(const struct question_job *question)
         .pending = question->ids + question->done,
         .pending_tokens = question->received + question->answered - question->done,
         .missing_tokens = params->tokens - question->received,
-        .logits = sampler_needs_full_row(&params->sampling) ? STEP_LOGITS_FULL : STEP_LOGITS_TOP,
+        .logits = sampler_candidates(&params->sampling) == 0 ? STEP_LOGITS_FULL : STEP_LOGITS_TOP,
         .last_step = question->last_step};
 
     if (question->done < question->head_tokens)

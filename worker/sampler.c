@@ -101,9 +101,13 @@ int64_t sampler_random_below(struct sampler_random *random, int64_t end)
     return (int64_t)(sampler_random_next(random) * (double)end);
 }
 
-bool sampler_needs_full_row(const struct sampler_params *params)
+int sampler_candidates(const struct sampler_params *params)
 {
-    return params->temperature > 0.0 || params->repetition_penalty != 1.0;
+    const int wanted = params->temperature > 0.0 ? params->top_k : 1;
+
+    if (wanted == 0 || wanted > SAMPLER_CANDIDATES_MAX || params->repetition_penalty != 1.0)
+        return 0;
+    return wanted > params->logprobs ? wanted : params->logprobs;
 }
 
 /* a before b: larger value, then lower id. */
@@ -175,20 +179,18 @@ static void penalise(struct sampler *sampler, double penalty, const int32_t *see
 
 /* Divide by the temperature. The best score becomes 0 first: a tiny temperature then sends the
  * others to -infinity instead of all of them to infinity. */
-static void heat(struct sampler *sampler, double temperature)
+static void heat(float *scores_out, const float *scores, int count, double temperature)
 {
     float most = -INFINITY;
 
-    for (int i = 0; i < sampler->vocab; i++)
-        most = sampler->scores[i] > most ? sampler->scores[i] : most;
+    for (int i = 0; i < count; i++)
+        most = scores[i] > most ? scores[i] : most;
     if (!isfinite(most))
         most = 0.0F;
-    for (int i = 0; i < sampler->vocab; i++) {
-        float score = sampler->scores[i];
-
-        sampler->scores[i] =
-            isnan(score) ? -INFINITY : (float)(((double)score - (double)most) / temperature);
-    }
+    for (int i = 0; i < count; i++)
+        scores_out[i] = isnan(scores[i])
+                            ? -INFINITY
+                            : (float)(((double)scores[i] - (double)most) / temperature);
 }
 
 static int32_t best_score(const struct sampler *sampler)
@@ -225,11 +227,11 @@ static int list_candidates(struct sampler *sampler, const struct sampler_params 
     return count;
 }
 
-/* Draw from the tokens that pass every filter; at least the best one does. */
-static int32_t draw(struct sampler *sampler, const struct sampler_params *params, double random)
+/* Draw from those candidates that pass every filter; at least the best one does. */
+static int32_t draw(struct sampler *sampler, const struct sampler_params *params, int count,
+                    double random)
 {
     struct candidate *candidates = sampler->candidates;
-    int count = list_candidates(sampler, params);
     bool is_filtered = params->top_p < 1.0 || params->min_p > 0.0;
     double total = 0.0;
     double kept = 0.0;
@@ -263,11 +265,35 @@ static int32_t draw(struct sampler *sampler, const struct sampler_params *params
     return candidates[used - 1].id;
 }
 
-static struct sampled_token choose_from_top(const struct sampler_params *params,
-                                            const struct logits_row *row)
+/* One of the top-k, which are all in `row`: its place there. */
+static int draw_from_top(struct sampler *sampler, const struct sampler_params *params,
+                         const struct logits_row *row, double random)
 {
+    const int count = row->top < params->top_k ? row->top : params->top_k;
+    int32_t id;
+    int place = 0;
+
+    heat(sampler->scores, row->top_value, count, params->temperature);
+    for (int i = 0; i < count; i++)
+        sampler->candidates[i] =
+            (struct candidate){.value = sampler->scores[i], .id = row->top_id[i]};
+    qsort(sampler->candidates, (size_t)count, sizeof(*sampler->candidates), compare_candidates);
+    id = draw(sampler, params, count, random);
+    while (row->top_id[place] != id)
+        place++;
+    return place;
+}
+
+static struct sampled_token choose_from_top(struct sampler *sampler,
+                                            const struct sampler_params *params,
+                                            const struct logits_row *row,
+                                            struct sampler_random *random)
+{
+    const int place = params->temperature > 0.0
+                          ? draw_from_top(sampler, params, row, sampler_random_next(random))
+                          : 0;
     struct sampled_token token = {
-        .chosen = {.id = row->top_id[0], .logprob = row->top_value[0] - row->lse}};
+        .chosen = {.id = row->top_id[place], .logprob = row->top_value[place] - row->lse}};
 
     for (int i = 0; i < params->logprobs && i < row->top; i++)
         token.best[token.top++] =
@@ -283,15 +309,16 @@ struct sampled_token sampler_choose(struct sampler *sampler, const struct sample
     double lse;
 
     if (row->full == NULL)
-        return choose_from_top(params, row);
+        return choose_from_top(sampler, params, row, random);
     lse = log_sum_exp(row->full, sampler->vocab);
     token.top = best_of_row(row->full, sampler->vocab, params->logprobs, token.best, lse);
     memcpy(sampler->scores, row->full, (size_t)sampler->vocab * sizeof(*sampler->scores));
     if (params->repetition_penalty != 1.0)
         penalise(sampler, params->repetition_penalty, seen, seen_count);
     if (params->temperature > 0.0) {
-        heat(sampler, params->temperature);
-        token.chosen.id = draw(sampler, params, sampler_random_next(random));
+        heat(sampler->scores, sampler->scores, sampler->vocab, params->temperature);
+        token.chosen.id =
+            draw(sampler, params, list_candidates(sampler, params), sampler_random_next(random));
     } else {
         token.chosen.id = best_score(sampler);
     }

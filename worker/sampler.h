@@ -16,7 +16,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { SAMPLER_TOP_MAX = 20 };
+enum {
+    SAMPLER_TOP_MAX = 20,         /* reported of a row */
+    SAMPLER_CANDIDATES_MAX = 256, /* that a choice may be made from */
+};
 
 struct sampler_params {
     double temperature;        /* 0: greedy */
@@ -57,10 +60,10 @@ void sampler_random_seed(struct sampler_random *random, uint64_t seed);
 double sampler_random_next(struct sampler_random *random);                /* uniform in [0, 1) */
 int64_t sampler_random_below(struct sampler_random *random, int64_t end); /* in 0 .. end - 1 */
 
-/* Whether a choice needs the whole row; else the best max(1, logprobs) candidates do. */
-bool sampler_needs_full_row(const struct sampler_params *params);
+/* How many of the row's best a choice needs, 1 to SAMPLER_CANDIDATES_MAX; 0: the whole row. */
+int sampler_candidates(const struct sampler_params *params);
 
-/* Choose from `row`, which is whole where it must be. seen: ids the penalty applies to, in any
+/* Choose from `row`, which has the candidates or is whole. seen: ids the penalty applies to, in any
  * order, repeats allowed. One random number is used up when temperature > 0, else none. */
 struct sampled_token sampler_choose(struct sampler *sampler, const struct sampler_params *params,
                                     const struct logits_row *row, const int32_t *seen,

@@ -20,7 +20,7 @@ enum {
     STEP_SLOTS_MAX = 65536,
     STEP_OPENS_MAX = 64, /* one bit each in a rank's answer */
     STEP_CLOSES_MAX = 64,
-    STEP_TOP_MAX = 20, /* candidates of a row of logits */
+    STEP_TOP_MAX = 256, /* candidates of a row of logits */
 };
 
 /* What rank 0 wants of an item's logits. */

@@ -43,6 +43,6 @@ static inline struct cuda_queue *cuda_queue_from(struct kernel_queue *queue)
     return (struct cuda_queue *)queue;
 }
 
-enum { TOP_BYTES = 1 << 20 };
+enum { TOP_BYTES = 4 << 20 };
 
 #endif

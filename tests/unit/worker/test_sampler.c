@@ -211,31 +211,83 @@ static void logprobs_are_of_the_raw_logits(void **state)
     }
 }
 
+/* The row's `count` best, as the ranks tell them. */
+static struct logits_row top_row(const struct fixture *fixture, int count, float *value,
+                                 int32_t *id)
+{
+    double sum = 0.0;
+
+    for (int i = 0; i < VOCAB; i++) {
+        int place = 0;
+
+        sum += exp((double)fixture->logits[i]);
+        for (int other = 0; other < VOCAB; other++)
+            place += fixture->logits[other] > fixture->logits[i];
+        if (place < count) {
+            value[place] = fixture->logits[i];
+            id[place] = i;
+        }
+    }
+    return (struct logits_row){
+        .top = count, .top_value = value, .top_id = id, .lse = (float)log(sum), .vocab = VOCAB};
+}
+
 static void candidates_give_what_the_whole_row_gives(void **state)
 {
     struct fixture *fixture = *state;
-    struct sampler_params params = greedy;
-    struct sampler_random random = {0};
-    struct sampled_token whole, top;
-    float value[4];
-    int32_t id[4];
-    double sum = 0.0;
+    const struct sampler_params all[] = {
+        {.top_p = 1.0, .repetition_penalty = 1.0, .logprobs = 4},
+        {.temperature = 1.0, .top_k = 1, .top_p = 1.0, .repetition_penalty = 1.0},
+        {.temperature = 1.5, .top_k = 9, .top_p = 1.0, .repetition_penalty = 1.0, .logprobs = 4},
+        {.temperature = 0.9, .top_k = 12, .top_p = 0.8, .min_p = 0.05, .repetition_penalty = 1.0},
+        {.temperature = 1.0, .top_k = 1000, .top_p = 0.9, .repetition_penalty = 1.0},
+    };
 
-    params.logprobs = 4;
-    whole = sampler_choose(fixture->sampler, &params, &fixture->row, NULL, 0, &random);
-    for (int i = 0; i < VOCAB; i++)
-        sum += exp((double)fixture->logits[i]);
-    for (int i = 0; i < 4; i++) {
-        id[i] = whole.best[i].id;
-        value[i] = fixture->logits[id[i]];
+    for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
+        const int wanted = sampler_candidates(&all[i]);
+        const int count = wanted == 0 || wanted > VOCAB ? VOCAB : wanted;
+        struct sampler_random random, same;
+        float value[VOCAB];
+        int32_t id[VOCAB];
+        struct logits_row row = top_row(fixture, count, value, id);
+
+        sampler_random_seed(&random, i);
+        same = random;
+        for (int draw = 0; draw < 1000; draw++) {
+            struct sampled_token whole =
+                sampler_choose(fixture->sampler, &all[i], &fixture->row, NULL, 0, &random);
+            struct sampled_token top =
+                sampler_choose(fixture->sampler, &all[i], &row, NULL, 0, &same);
+
+            assert_int_equal(top.chosen.id, whole.chosen.id);
+            assert_true(fabsf(top.chosen.logprob - whole.chosen.logprob) < 1e-5F);
+            assert_int_equal(top.top, whole.top);
+            for (int best = 0; best < top.top; best++)
+                assert_true(fabsf(top.best[best].logprob - whole.best[best].logprob) < 1e-5F);
+        }
+        assert_memory_equal(&random, &same, sizeof(random));
     }
-    struct logits_row row = {
-        .top = 4, .top_value = value, .top_id = id, .lse = (float)log(sum), .vocab = VOCAB};
-    top = sampler_choose(fixture->sampler, &params, &row, NULL, 0, &random);
-    assert_int_equal(top.chosen.id, whole.chosen.id);
-    assert_int_equal(top.top, 4);
-    for (int i = 0; i < 4; i++)
-        assert_true(fabsf(top.best[i].logprob - whole.best[i].logprob) < 1e-5F);
+}
+
+static void candidates_suffice_for_a_top_k_alone(void **state)
+{
+    (void)state;
+    assert_int_equal(sampler_candidates(&greedy), 1);
+    assert_int_equal(sampler_candidates(&(struct sampler_params){
+                         .top_p = 1.0, .repetition_penalty = 1.0, .top_k = 7, .logprobs = 5}),
+                     5);
+    assert_int_equal(sampler_candidates(&(struct sampler_params){
+                         .temperature = 1.0, .top_p = 0.9, .repetition_penalty = 1.0, .top_k = 7}),
+                     7);
+    assert_int_equal(sampler_candidates(&(struct sampler_params){
+                         .temperature = 1.0, .top_p = 0.9, .repetition_penalty = 1.0}),
+                     0);
+    assert_int_equal(
+        sampler_candidates(&(struct sampler_params){
+            .temperature = 1.0, .top_p = 1.0, .repetition_penalty = 1.0, .top_k = 257}),
+        0);
+    assert_int_equal(
+        sampler_candidates(&(struct sampler_params){.top_p = 1.0, .repetition_penalty = 1.1}), 0);
 }
 
 static void extreme_logits_do_no_harm(void **state)
@@ -317,6 +369,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(ties_go_to_the_lowest_id, setup, teardown),
         cmocka_unit_test_setup_teardown(logprobs_are_of_the_raw_logits, setup, teardown),
         cmocka_unit_test_setup_teardown(candidates_give_what_the_whole_row_gives, setup, teardown),
+        cmocka_unit_test(candidates_suffice_for_a_top_k_alone),
         cmocka_unit_test_setup_teardown(extreme_logits_do_no_harm, setup, teardown),
         cmocka_unit_test(the_generator_is_the_published_one),
         cmocka_unit_test(bad_parameters_are_named),
