@@ -490,21 +490,19 @@ static enum tca_status resize_below_tau(struct sparse *sparse, struct core_cache
     const int heads = sparse->shape.kv_heads;
     const int group = sparse->shape.q_heads / heads;
     const int64_t tokens = core->budgets.tokens;
+    float masses[MODEL_HEADS_MAX][2];
 
     *is_changed_out = false;
+    TCA_TRY(device->backend->download(device->queue, masses,
+                                      core->masses + 2 * (ptrdiff_t)layer * heads,
+                                      (size_t)heads * sizeof(*masses)));
     for (int head = 0; head < heads; head++) {
         const int at = layer * heads + head;
         const int64_t budget = core->budgets.rows[at];
-        float mass[2];
-        double missing, wanted;
+        const double missing = 1.0 - (double)masses[head][0] / ((double)rows * group);
+        const double wanted = 1.0 - core->options.tau;
 
-        if (budget == 0 || budget >= tokens)
-            continue;
-        TCA_TRY(device->backend->download(device->queue, mass, core->masses + 2 * (ptrdiff_t)at,
-                                          sizeof(mass)));
-        missing = 1.0 - (double)mass[0] / ((double)rows * group);
-        wanted = 1.0 - core->options.tau;
-        if (missing <= wanted)
+        if (budget == 0 || budget >= tokens || missing <= wanted)
             continue;
         *is_changed_out = true;
         TCA_TRY(
