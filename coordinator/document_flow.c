@@ -33,7 +33,7 @@ static void send_event(struct coordinator *coordinator, struct watcher *watcher,
     struct document_event_message message;
 
     document_event_message_fill(&message, watcher->document, &facts, is_heartbeat, now_ms);
-    if (reply_send(watcher->call, &message.event.base) != TCA_OK)
+    if (rpc_call_send_message(watcher->call, &message.event) != TCA_OK)
         return; /* BUSY: the next tick tries again; CANCELLED: `closed` comes */
     watcher->sent_sequence = watcher->document->sequence;
     watcher->last_sent_ms = now_ms;
@@ -148,7 +148,7 @@ void document_flow_reply(struct coordinator *coordinator, struct rpc_call *call,
     struct document_message message;
 
     document_message_fill(&message, document, &facts);
-    reply_once(call, &message.document.base);
+    rpc_call_reply(call, &message.document);
 }
 
 static void reply_saved(struct disk_task *task, enum tca_status status,

@@ -47,7 +47,7 @@ static enum tca_status send_event(struct question *question, Tca__V1__AskEvent *
     enum tca_status status;
 
     event->sequence = question->sequence + 1;
-    status = reply_send(question->call, &event->base);
+    status = rpc_call_send_message(question->call, event);
     if (status != TCA_OK)
         return status;
     question->sequence++;

@@ -88,7 +88,7 @@ static void on_info(struct rpc_call *call, void *context, const uint8_t *data, s
         info.model = &model;
         info.n_workers = count;
         info.workers = list;
-        reply_once(call, &info.base);
+        rpc_call_reply(call, &info);
     }
     pthread_mutex_unlock(&coordinator->lock);
     free(list);
@@ -102,7 +102,7 @@ static void on_drain(struct rpc_call *call, void *context, const uint8_t *data, 
     (void)data; /* the request has no fields */
     (void)bytes;
     log_info("%s asks to drain", rpc_call_peer(call));
-    reply_once(call, &response.base); /* before the end, which may come at once */
+    rpc_call_reply(call, &response); /* before the end, which may come at once */
     coordinator_drain(context);
 }
 

@@ -110,7 +110,7 @@ static void reply_deleted(struct watcher *watcher)
 
     tca__v1__delete_document_response__init(&response);
     if (document->failure == RPC_OK)
-        reply_once(watcher->call, &response.base);
+        rpc_call_reply(watcher->call, &response);
     else
         reply_code(watcher->call, document->failure, document->failure_text);
 }
@@ -235,7 +235,7 @@ static void reply_page(struct coordinator *coordinator, struct rpc_call *call, s
         response.documents = list;
         if (count < left) /* the last id of this page: documents come and go between pages */
             response.next_page_token = message_text(table->rows[first + count - 1]->id);
-        reply_once(call, &response.base);
+        rpc_call_reply(call, &response);
     }
     free(list);
     free(messages);

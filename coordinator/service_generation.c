@@ -311,7 +311,7 @@ static void on_cancel(struct rpc_call *call, void *context, const uint8_t *data,
     if (status == TCA_OK) {
         Tca__V1__CancelResponse response = TCA__V1__CANCEL_RESPONSE__INIT;
 
-        reply_once(call, &response.base);
+        rpc_call_reply(call, &response);
     } else {
         reply_error(call, status, &error);
     }
@@ -341,7 +341,7 @@ static void tokenize(const struct text_task *task)
     response.n_token_ids = tokens.count;
     response.token_ids = tokens.ids;
     if (status == TCA_OK)
-        reply_once(task->call, &response.base);
+        rpc_call_reply(task->call, &response);
     else
         reply_code(task->call, rpc_code_from_status(status), tca_status_text(status));
     token_ids_free(&tokens);
@@ -362,7 +362,7 @@ static void detokenize(const struct text_task *task)
         status = token_stream_finish(&stream, &text);
     response.text = message_text_bytes(text.data, text.size);
     if (status == TCA_OK)
-        reply_once(task->call, &response.base);
+        rpc_call_reply(task->call, &response);
     else
         reply_code(task->call, rpc_code_from_status(status), tca_status_text(status));
     bytes_free(&text);

@@ -4,7 +4,6 @@
 
 #include <google/rpc/error_details.pb-c.h>
 #include <google/rpc/status.pb-c.h>
-#include <stdio.h>
 #include <string.h>
 
 enum tca_status rpc_call_send_message(struct rpc_call *call, const void *message)
@@ -22,8 +21,11 @@ void rpc_call_reply(struct rpc_call *call, const void *message)
 {
     const enum tca_status status = rpc_call_send_message(call, message);
 
-    rpc_call_finish(call, rpc_code_from_status(status),
-                    status == TCA_OK ? "" : tca_status_text(status), NULL, 0);
+    if (status == TCA_ERR_RANGE)
+        rpc_call_finish(call, RPC_RESOURCE_EXHAUSTED, "the response would be over 4 MiB", NULL, 0);
+    else
+        rpc_call_finish(call, rpc_code_from_status(status),
+                        status == TCA_OK ? "" : tca_status_text(status), NULL, 0);
 }
 
 /* Append a serialised google.rpc.Status with one detail: code and message must be those of the
@@ -49,8 +51,8 @@ static enum tca_status details_pack(enum rpc_code code, const char *message, con
     return result;
 }
 
-static enum tca_status details_bad_request(enum rpc_code code, const char *message,
-                                           const char *field, const char *description,
+/* field: so many bytes of the message, before ": "; or none. */
+static enum tca_status details_bad_request(enum rpc_code code, const char *message, size_t field,
                                            struct bytes *details)
 {
     Google__Rpc__BadRequest request = GOOGLE__RPC__BAD_REQUEST__INIT;
@@ -58,8 +60,8 @@ static enum tca_status details_bad_request(enum rpc_code code, const char *messa
         GOOGLE__RPC__BAD_REQUEST__FIELD_VIOLATION__INIT;
     Google__Rpc__BadRequest__FieldViolation *violations[1] = {&violation};
 
-    violation.field = message_text(field);
-    violation.description = message_text(description);
+    violation.field = message_text_bytes(message, field);
+    violation.description = message_text(field > 0 ? message + field + 2 : message);
     request.n_field_violations = 1;
     request.field_violations = violations;
     return details_pack(code, message, "type.googleapis.com/google.rpc.BadRequest", &request,
@@ -90,18 +92,14 @@ static size_t field_bytes(const char *message)
 void rpc_call_refuse(struct rpc_call *call, enum rpc_code code, const char *message,
                      int64_t retry_ms)
 {
-    const size_t bytes = field_bytes(message);
+    const size_t field = field_bytes(message);
     enum tca_status status = TCA_ERR_NOT_FOUND;
     struct bytes details = {0};
-    char field[256];
 
-    if (retry_ms > 0) {
+    if (retry_ms > 0)
         status = details_retry_info(code, message, retry_ms, &details);
-    } else if (bytes > 0 && bytes < sizeof(field) &&
-               (code == RPC_INVALID_ARGUMENT || code == RPC_OUT_OF_RANGE)) {
-        snprintf(field, sizeof(field), "%.*s", (int)bytes, message);
-        status = details_bad_request(code, message, field, message + bytes + 2, &details);
-    }
+    else if (code == RPC_INVALID_ARGUMENT || (code == RPC_OUT_OF_RANGE && field > 0))
+        status = details_bad_request(code, message, field, &details);
     /* Without memory for the details, the code and the message must do. */
     rpc_call_finish(call, code, message, status == TCA_OK ? details.data : NULL,
                     status == TCA_OK ? details.size : 0);
