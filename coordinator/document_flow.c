@@ -128,14 +128,15 @@ struct disk_task {
     struct rpc_call *call; /* held, that waits for it; or NULL */
 };
 
-static void disk_task_done(struct disk_task *task)
+/* With the lock; task_free follows, without. */
+static void task_done(struct disk_task *task)
 {
-    struct coordinator *coordinator = task->coordinator;
-
-    pthread_mutex_lock(&coordinator->lock);
     task->document->disk_tasks--;
-    document_flow_go_on_deleting(coordinator, task->document);
-    pthread_mutex_unlock(&coordinator->lock);
+    document_flow_go_on_deleting(task->coordinator, task->document);
+}
+
+static void task_free(struct disk_task *task)
+{
     if (task->call != NULL)
         rpc_call_drop(task->call);
     free(task);
@@ -156,7 +157,6 @@ static void reply_saved(struct disk_task *task, enum tca_status status,
 {
     struct tca_error text;
 
-    pthread_mutex_lock(&task->coordinator->lock);
     if (status == TCA_OK)
         document_flow_reply(task->coordinator, task->call, task->document);
     else
@@ -164,7 +164,6 @@ static void reply_saved(struct disk_task *task, enum tca_status status,
                     tca_fail(&text, status, "%.384s; the change holds until the coordinator ends",
                              error->text),
                     &text);
-    pthread_mutex_unlock(&task->coordinator->lock);
 }
 
 /* As it is when the save's turn comes: what was on its way to disk when it was asked for is there
@@ -192,9 +191,12 @@ static void run_save(struct task *base)
     bytes_free(&meta);
     if (status != TCA_OK)
         log_error("document %s: %s", task->document->id, error.text);
+    pthread_mutex_lock(&task->coordinator->lock);
     if (task->call != NULL)
         reply_saved(task, status, &error);
-    disk_task_done(task);
+    task_done(task);
+    pthread_mutex_unlock(&task->coordinator->lock);
+    task_free(task);
 }
 
 /* A folder that stays is listed again after the next start: nothing is
@@ -218,8 +220,9 @@ static void run_remove(struct task *base)
     if (status != TCA_OK)
         fail_removal(task->document, RPC_INTERNAL, error.text);
     task->document->is_removed_from_disk = true;
+    task_done(task);
     pthread_mutex_unlock(&task->coordinator->lock);
-    disk_task_done(task);
+    task_free(task);
 }
 
 static struct disk_task *disk_task_create(struct coordinator *coordinator,
