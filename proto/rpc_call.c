@@ -41,7 +41,7 @@ struct rpc_call {
     char *peer;                      /* owned, from C-core */
     int64_t deadline_ms;
     struct rpc_event closed_event, read_event, write_event;
-    struct rpc_unread unread; /* guarded by the server */
+    struct rpc_stalled stalled; /* guarded by the server */
     atomic_int references;
     atomic_bool is_over;
     atomic_size_t pending_messages;
@@ -169,7 +169,7 @@ static void call_finish(struct rpc_call *call, enum rpc_code code, const char *m
     }
     call->is_finishing = true;
     atomic_store(&call->is_over, true);
-    rpc_server_unread_renew(call->server, &call->unread, call->pending_bytes);
+    rpc_server_stalled_renew(call->server, &call->stalled, true, call->pending_bytes);
     call_write(call);
 }
 
@@ -259,7 +259,7 @@ static void call_dispatch(struct rpc_call *call)
             outgoing_pop(call);
         grpc_byte_buffer_destroy(call->request);
         call->request = NULL;
-        rpc_server_unread_remove(server, &call->unread);
+        rpc_server_stalled_remove(server, &call->stalled);
         grpc_call_unref(call->handle);
         call->handle = NULL;
         pthread_mutex_unlock(&call->mutex);
@@ -308,6 +308,8 @@ static void read_done(void *owner, bool ok)
         call->has_half_close = true;
         call->reads_ended = true;
     }
+    if ((call->has_message || call->has_half_close) && !atomic_load(&call->is_over))
+        rpc_server_stalled_remove(call->server, &call->stalled);
     call_dispatch(call);
 }
 
@@ -322,7 +324,7 @@ static void write_done(void *owner, bool ok)
         outgoing_pop(call);
     if (ok) { /* otherwise the call is broken, and its end is on the way */
         if (call->is_finishing && !call->has_closed)
-            rpc_server_unread_renew(call->server, &call->unread, call->pending_bytes);
+            rpc_server_stalled_renew(call->server, &call->stalled, true, call->pending_bytes);
         call_write(call);
     }
     call_dispatch(call);
@@ -353,7 +355,7 @@ enum tca_status rpc_call_start(struct rpc_server *server, const struct rpc_metho
     call->server = server;
     call->method = method;
     call->handle = handle;
-    call->unread.handle = handle;
+    call->stalled.handle = handle;
     call->peer = grpc_call_get_peer(handle);
     call->deadline_ms = rpc_core_monotonic_ms(details->deadline);
     rpc_event_init(&call->closed_event, closed_done, call);
@@ -369,6 +371,7 @@ enum tca_status rpc_call_start(struct rpc_server *server, const struct rpc_metho
         call_free(call);
         return TCA_ERR_COMM;
     }
+    rpc_server_stalled_renew(server, &call->stalled, false, 0);
     if (method != NULL)
         call_read(call);
     else

@@ -32,21 +32,23 @@ enum tca_status rpc_call_start(struct rpc_server *server, const struct rpc_metho
 
 void rpc_server_call_ended(struct rpc_server *server);
 
-/* A call that has been finished, until its client has read everything: the one whose client has
- * read nothing for the longest is ended first. */
-struct rpc_unread {
+/* A call that waits for its client: for its first request, or, once finished, until everything is
+ * read. The one whose client has done nothing for the longest is ended first. */
+struct rpc_stalled {
     grpc_call *handle; /* borrowed: while it is in the list, its call keeps it */
+    bool is_answered;  /* finished: the client has to read */
     size_t bytes;      /* that wait to be written */
     int64_t until_ms;
-    struct rpc_unread *previous, *next;
+    struct rpc_stalled *previous, *next;
     bool is_listed;
 };
 
-/* The call has been finished, or its client has read something since: it has this much left, and
- * all the time again. May end others. */
-void rpc_server_unread_renew(struct rpc_server *server, struct rpc_unread *unread, size_t bytes);
-/* Once everything is read, or the client is gone; before the handle is
- * let go. Unlisted: nothing. */
-void rpc_server_unread_remove(struct rpc_server *server, struct rpc_unread *unread);
+/* The call begins, has been finished, or its client has read something since: it has this much
+ * left, and all the time again. May end others. */
+void rpc_server_stalled_renew(struct rpc_server *server, struct rpc_stalled *stalled,
+                              bool is_answered, size_t bytes);
+/* Once the request is there, everything is read, or the client is gone; before the handle is let
+ * go. Unlisted: nothing. */
+void rpc_server_stalled_remove(struct rpc_server *server, struct rpc_stalled *stalled);
 
 #endif

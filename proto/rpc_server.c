@@ -14,9 +14,9 @@
 #include <string.h>
 
 enum {
-    UNREAD_MS = 120 * 1000, /* a message of 4 MiB comes through 35 kB/s in that time */
-    UNREAD_BYTES_MAX = 64 * 1024 * 1024,
-    LOOK_MS = 1000, /* at what is unread, or earlier */
+    STALLED_MS = 120 * 1000, /* a message of 4 MiB comes through 35 kB/s in that time */
+    STALLED_BYTES_MAX = 64 * 1024 * 1024,
+    LOOK_MS = 1000, /* at what is stalled, or earlier */
 };
 
 struct accept {
@@ -43,9 +43,9 @@ struct rpc_server {
     int open_calls;
     bool is_stopping; /* new calls are refused */
     bool is_down;     /* listeners and connections are shut */
-    struct rpc_unread *unread_first, *unread_last;
-    size_t unread_bytes, unread_bytes_max;
-    int64_t unread_ms;
+    struct rpc_stalled *stalled_first, *stalled_last;
+    size_t stalled_bytes, stalled_bytes_max;
+    int64_t stalled_ms;
 };
 
 static void accept_next(struct accept *accept)
@@ -126,66 +126,86 @@ void rpc_server_call_ended(struct rpc_server *server)
     pthread_mutex_unlock(&server->mutex);
 }
 
-/* What nobody reads. All with the mutex held. */
+/* What clients leave waiting. All with the mutex held. */
 
-static void unread_unlink(struct rpc_server *server, struct rpc_unread *unread)
+static void stalled_unlink(struct rpc_server *server, struct rpc_stalled *stalled)
 {
-    *(unread->previous != NULL ? &unread->previous->next : &server->unread_first) = unread->next;
-    *(unread->next != NULL ? &unread->next->previous : &server->unread_last) = unread->previous;
-    server->unread_bytes -= unread->bytes;
-    unread->is_listed = false;
+    *(stalled->previous != NULL ? &stalled->previous->next : &server->stalled_first) =
+        stalled->next;
+    *(stalled->next != NULL ? &stalled->next->previous : &server->stalled_last) = stalled->previous;
+    server->stalled_bytes -= stalled->bytes;
+    stalled->is_listed = false;
 }
 
-static void unread_append(struct rpc_server *server, struct rpc_unread *unread, size_t bytes)
+static void stalled_append(struct rpc_server *server, struct rpc_stalled *stalled, size_t bytes)
 {
-    unread->bytes = bytes;
-    unread->until_ms = clock_monotonic_ms() + server->unread_ms;
-    unread->previous = server->unread_last;
-    unread->next = NULL;
-    *(unread->previous != NULL ? &unread->previous->next : &server->unread_first) = unread;
-    server->unread_last = unread;
-    server->unread_bytes += bytes;
-    unread->is_listed = true;
+    stalled->bytes = bytes;
+    stalled->until_ms = clock_monotonic_ms() + server->stalled_ms;
+    stalled->previous = server->stalled_last;
+    stalled->next = NULL;
+    *(stalled->previous != NULL ? &stalled->previous->next : &server->stalled_first) = stalled;
+    server->stalled_last = stalled;
+    server->stalled_bytes += bytes;
+    stalled->is_listed = true;
+}
+
+/* The oldest whose time is over, or that holds some of what is too much. */
+static struct rpc_stalled *stalled_to_end(const struct rpc_server *server)
+{
+    struct rpc_stalled *oldest = server->stalled_first;
+
+    if (oldest == NULL || clock_monotonic_ms() >= oldest->until_ms)
+        return oldest;
+    if (server->stalled_bytes <= server->stalled_bytes_max)
+        return NULL;
+    while (oldest->bytes == 0)
+        oldest = oldest->next;
+    return oldest;
 }
 
 /* They end as calls do whose clients are gone: what they hold is freed when C-core is done. */
-static void unread_end_oldest(struct rpc_server *server)
+static void stalled_end_oldest(struct rpc_server *server)
 {
-    const int64_t now_ms = clock_monotonic_ms();
-    struct rpc_unread *oldest;
+    struct rpc_stalled *oldest;
 
-    while ((oldest = server->unread_first) != NULL &&
-           (server->unread_bytes > server->unread_bytes_max || now_ms >= oldest->until_ms)) {
-        log_info("a call is cancelled: its client does not read %zu bytes", oldest->bytes);
-        unread_unlink(server, oldest);
-        grpc_call_cancel_with_status(oldest->handle, GRPC_STATUS_RESOURCE_EXHAUSTED,
-                                     "the client does not read the response", NULL);
+    while ((oldest = stalled_to_end(server)) != NULL) {
+        const char *why = oldest->is_answered ? "the client does not read the response"
+                                              : "the client sends no request";
+
+        log_info("a call is cancelled: %s (%zu bytes wait)", why, oldest->bytes);
+        stalled_unlink(server, oldest);
+        grpc_call_cancel_with_status(oldest->handle,
+                                     oldest->is_answered ? GRPC_STATUS_RESOURCE_EXHAUSTED
+                                                         : GRPC_STATUS_DEADLINE_EXCEEDED,
+                                     why, NULL);
     }
 }
 
-void rpc_server_unread_renew(struct rpc_server *server, struct rpc_unread *unread, size_t bytes)
+void rpc_server_stalled_renew(struct rpc_server *server, struct rpc_stalled *stalled,
+                              bool is_answered, size_t bytes)
 {
     pthread_mutex_lock(&server->mutex);
-    if (unread->is_listed)
-        unread_unlink(server, unread);
-    unread_append(server, unread, bytes);
-    unread_end_oldest(server);
+    if (stalled->is_listed)
+        stalled_unlink(server, stalled);
+    stalled->is_answered = is_answered;
+    stalled_append(server, stalled, bytes);
+    stalled_end_oldest(server);
     pthread_mutex_unlock(&server->mutex);
 }
 
-void rpc_server_unread_remove(struct rpc_server *server, struct rpc_unread *unread)
+void rpc_server_stalled_remove(struct rpc_server *server, struct rpc_stalled *stalled)
 {
     pthread_mutex_lock(&server->mutex);
-    if (unread->is_listed)
-        unread_unlink(server, unread);
+    if (stalled->is_listed)
+        stalled_unlink(server, stalled);
     pthread_mutex_unlock(&server->mutex);
 }
 
-void rpc_server_limit_unread(struct rpc_server *server, int64_t ms, size_t bytes)
+void rpc_server_limit_stalled(struct rpc_server *server, int64_t ms, size_t bytes)
 {
     pthread_mutex_lock(&server->mutex);
-    server->unread_ms = ms;
-    server->unread_bytes_max = bytes;
+    server->stalled_ms = ms;
+    server->stalled_bytes_max = bytes;
     pthread_mutex_unlock(&server->mutex);
 }
 
@@ -200,7 +220,7 @@ static void *poll_queue(void *argument)
         if (event.type == GRPC_QUEUE_SHUTDOWN)
             return NULL;
         pthread_mutex_lock(&server->mutex);
-        unread_end_oldest(server);
+        stalled_end_oldest(server);
         pthread_mutex_unlock(&server->mutex);
         if (event.type == GRPC_QUEUE_TIMEOUT)
             continue;
@@ -226,8 +246,8 @@ static enum tca_status server_allocate(int threads, struct rpc_server **server_o
         return TCA_ERR_NO_MEMORY;
     }
     server->threads = threads;
-    server->unread_ms = UNREAD_MS;
-    server->unread_bytes_max = UNREAD_BYTES_MAX;
+    server->stalled_ms = STALLED_MS;
+    server->stalled_bytes_max = STALLED_BYTES_MAX;
     rpc_event_init(&server->down, down_done, server);
     pthread_mutex_init(&server->mutex, NULL);
     pthread_condattr_init(&attributes);

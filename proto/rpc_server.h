@@ -42,10 +42,11 @@ enum tca_status rpc_server_start(const char *address, const struct rpc_method *m
 /* Take no new calls, give open ones `grace_ms`, cancel the rest, wait for every `closed`. Not from
  * a callback; NULL is a no-op. Calls held beyond it may still be used and dropped. */
 void rpc_server_stop(struct rpc_server *server, int64_t grace_ms);
-/* A call that has been finished is cancelled, RESOURCE_EXHAUSTED, when its client reads nothing of
- * it for `ms`, the oldest ones also while more than `bytes` wait in all of them. Unless this is
- * called: 30 s and 64 MiB. */
-void rpc_server_limit_unread(struct rpc_server *server, int64_t ms, size_t bytes);
+/* A call is cancelled, DEADLINE_EXCEEDED, when its client sends no request for `ms`; one that has
+ * been finished, RESOURCE_EXHAUSTED, when its client takes no message of it for `ms`, the oldest
+ * ones also while more than `bytes` wait in all of them. Unless this is called: 120 s and 64 MiB.
+ */
+void rpc_server_limit_stalled(struct rpc_server *server, int64_t ms, size_t bytes);
 /* Has any server of this process lost its listener, most likely because descriptors ran out? Only a
  * new process is sure to hear again. Open connections go on. */
 bool rpc_server_is_deaf(void);

@@ -1,5 +1,6 @@
-/* A client that sends requests and reads no response. It writes its own frames, with no room for
- * the server's data: C-core's client would take some of it on its own. */
+/* Clients that keep the server waiting. One sends requests and reads no response: it writes its own
+ * frames, with no room for the server's data, of which C-core's client would take some on its own.
+ */
 #include "tests/support/check.h"
 
 #include "base/bytes.h"
@@ -110,7 +111,7 @@ static void what_nobody_reads_is_dropped_in_the_end(void **state)
 {
     struct world *world = *state;
 
-    rpc_server_limit_unread(world->server, 50, SIZE_MAX);
+    rpc_server_limit_stalled(world->server, 50, SIZE_MAX);
     call_flood(world);
     call_flood(world);
     wait_for(&world->service.closed, 2);
@@ -120,7 +121,7 @@ static void the_oldest_make_room(void **state)
 {
     struct world *world = *state;
 
-    rpc_server_limit_unread(world->server, 2 * DEADLINE_MS, 8 * MIB);
+    rpc_server_limit_stalled(world->server, 2 * DEADLINE_MS, 8 * MIB);
     for (int calls = 1; calls <= 5; calls++) {
         call_flood(world);
         wait_for(&world->service.started, calls);
@@ -138,7 +139,7 @@ static void others_are_answered_meanwhile(void **state)
     char address[32];
     char *data = calloc(1, 4 * MIB);
 
-    rpc_server_limit_unread(world->server, 2 * DEADLINE_MS, 8 * MIB);
+    rpc_server_limit_stalled(world->server, 2 * DEADLINE_MS, 8 * MIB);
     call_flood(world);
     call_flood(world);
     wait_for(&world->service.started, 2);
@@ -157,6 +158,38 @@ static void others_are_answered_meanwhile(void **state)
     free(data);
 }
 
+static void a_call_without_a_request_is_ended(void **state)
+{
+    enum { LIMIT_MS = 2000 };
+    struct world *world = *state;
+    struct rpc_channel *channel;
+    struct rpc_stream *stream;
+    struct bytes answer = {0};
+    struct tca_error error;
+    char address[32];
+
+    rpc_server_limit_stalled(world->server, LIMIT_MS, SIZE_MAX);
+    snprintf(address, sizeof(address), "127.0.0.1:%d", world->port);
+    assert_int_equal(rpc_channel_open(address, &channel, &error), TCA_OK);
+    assert_int_equal(rpc_stream_open(channel, "/test.Echo/Chat", 0, &stream, &error), TCA_OK);
+    assert_int_equal(rpc_stream_receive(stream, DEADLINE_MS, &answer), TCA_ERR_NOT_FOUND);
+    assert_int_not_equal(rpc_stream_finish(stream, NULL, NULL), RPC_OK);
+    rpc_stream_close(stream);
+
+    /* One that has spoken may take its time. */
+    assert_int_equal(rpc_stream_open(channel, "/test.Echo/Chat", 0, &stream, &error), TCA_OK);
+    rpc_stream_send(stream, "one", 3);
+    assert_int_equal(rpc_stream_receive(stream, DEADLINE_MS, &answer), TCA_OK);
+    clock_sleep_ms(LIMIT_MS + 1500); /* what is stalled is looked at every second */
+    rpc_stream_send(stream, "two", 3);
+    assert_int_equal(rpc_stream_receive(stream, DEADLINE_MS, &answer), TCA_OK);
+    rpc_stream_send_end(stream);
+    assert_int_equal(rpc_stream_finish(stream, NULL, NULL), RPC_OK);
+    rpc_stream_close(stream);
+    rpc_channel_close(channel);
+    bytes_free(&answer);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, start_world, stop_world)
 
 int main(void)
@@ -165,6 +198,7 @@ int main(void)
         TEST(what_nobody_reads_is_dropped_in_the_end),
         TEST(the_oldest_make_room),
         TEST(others_are_answered_meanwhile),
+        TEST(a_call_without_a_request_is_ended),
     };
-    return cmocka_run_group_tests_name("rpc_unread", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("rpc_stalled", tests, NULL, NULL);
 }
