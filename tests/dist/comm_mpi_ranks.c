@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { TIMEOUT_MS = 20000, SHORT_TIMEOUT_MS = 1000, STALL_S = 600 };
+enum { TIMEOUT_MS = 20000, SHORT_TIMEOUT_MS = 3000, STALL_S = 600, RANKS_MAX = 4 };
 
 static const char *check_collectives(struct comm_group *group)
 {
@@ -44,13 +44,18 @@ static enum tca_status work(struct comm_group *group, const char *how)
 /* The last rank goes missing in the middle of a collective of the others. */
 static const char *lose_last_rank(struct comm_group *group, const char *how)
 {
-    uint32_t word = 0;
+    const int last = group->ranks - 1;
+    uint32_t word = 0, words[RANKS_MAX];
 
     if (work(group, how) != TCA_OK)
         return "the first call failed";
     printf("rank %d: works\n", group->rank);
     fflush(stdout);
-    if (group->rank == group->ranks - 1) {
+    /* The last waits until all have said so: when it goes, mpirun ends the others. */
+    if (group->ops->gather(group, group->rank == last ? words : NULL, &word, sizeof(word), last,
+                           TIMEOUT_MS) != TCA_OK)
+        return "not every rank works";
+    if (group->rank == last) {
         if (strcmp(how, "dies") == 0)
             kill(getpid(), SIGKILL);
         if (strcmp(how, "aborts") == 0)
@@ -80,6 +85,7 @@ static const char *lose_rank_of_part(struct comm_group *group, const char *how)
         fault = lose_last_rank(part, how);
     else
         printf("rank %d: works\n", group->rank);
+    fflush(stdout);
     if (fault == NULL && work(group, how) != TCA_ERR_COMM)
         fault = "the missing rank was not noticed";
     part->ops->destroy(part);
