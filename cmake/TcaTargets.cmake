@@ -22,8 +22,9 @@ set(TCA_TEST_ENVIRONMENT "TCA_SOURCE=${PROJECT_SOURCE_DIR}"
                          "TSAN_OPTIONS=ignore_noninstrumented_modules=1")
 
 # tca_test_properties(NAME LABELS label.. TIMEOUT s [PROCESSORS n] [ENVIRONMENT NAME=value..])
-# What tests of every kind have. PROCESSORS: those that it keeps busy, 1 unless told. A test labelled
-# gpu has the GPUs for itself. Exit code 77 = skipped.
+# What tests of every kind have. TIMEOUT ends what hangs: ten times what the test needs on a slow
+# machine, or more. PROCESSORS: those that it keeps busy, 1 unless told. A test labelled gpu has the
+# GPUs for itself. Exit code 77 = skipped.
 function(tca_test_properties name)
   cmake_parse_arguments(ARG "" "TIMEOUT;PROCESSORS" "LABELS;ENVIRONMENT" ${ARGN})
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" SKIP_RETURN_CODE 77
@@ -37,34 +38,28 @@ function(tca_test_properties name)
   endif()
 endfunction()
 
-# tca_test(FILE.c LABEL label [TIMEOUT s] DEPENDS target..)
+# tca_test(FILE.c LABEL label DEPENDS target..)
 # LABEL is unit (nothing) or gpu (one GPU).
 function(tca_test source)
-  cmake_parse_arguments(ARG "" "LABEL;TIMEOUT" "DEPENDS" ${ARGN})
+  cmake_parse_arguments(ARG "" "LABEL" "DEPENDS" ${ARGN})
   get_filename_component(name ${source} NAME_WE)
-  if(NOT ARG_TIMEOUT)
-    set(ARG_TIMEOUT 120)
-  endif()
   tca_program(${name} SOURCES ${source} DEPENDS ${ARG_DEPENDS} cmocka)
   add_test(NAME ${name} COMMAND ${name})
-  tca_test_properties(${name} LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})
+  tca_test_properties(${name} LABELS ${ARG_LABEL} TIMEOUT 600)
 endfunction()
 
-# tca_ranks_test(NAME RANKS n PROGRAM target LABELS label.. [TIMEOUT s] [ARGUMENTS a..])
+# tca_ranks_test(NAME RANKS n PROGRAM target LABELS label.. [ARGUMENTS a..])
 # A program as n ranks on this host. LABELS: dist, or gpu where each rank takes a GPU. Leaks are not
 # looked for: Open MPI itself keeps memory until the process ends.
 function(tca_ranks_test name)
-  cmake_parse_arguments(ARG "" "RANKS;PROGRAM;TIMEOUT" "LABELS;ARGUMENTS" ${ARGN})
+  cmake_parse_arguments(ARG "" "RANKS;PROGRAM" "LABELS;ARGUMENTS" ${ARGN})
   set(processors 2)
   if(gpu IN_LIST ARG_LABELS)
     set(processors)
   endif()
-  if(NOT ARG_TIMEOUT)
-    set(ARG_TIMEOUT 120)
-  endif()
   add_test(NAME ${name} COMMAND ${PROJECT_SOURCE_DIR}/tests/support/mpirun.sh ${ARG_RANKS}
                                 $<TARGET_FILE:${ARG_PROGRAM}> ${ARG_ARGUMENTS})
-  tca_test_properties(${name} LABELS ${ARG_LABELS} TIMEOUT ${ARG_TIMEOUT} PROCESSORS ${processors}
+  tca_test_properties(${name} LABELS ${ARG_LABELS} TIMEOUT 600 PROCESSORS ${processors}
                       ENVIRONMENT ASAN_OPTIONS=detect_leaks=0)
 endfunction()
 
@@ -73,7 +68,7 @@ endfunction()
 function(tca_python_test name script)
   cmake_parse_arguments(ARG "" "TIMEOUT;PROCESSORS" "LABELS;ARGUMENTS" ${ARGN})
   if(NOT ARG_TIMEOUT)
-    set(ARG_TIMEOUT 300)
+    set(ARG_TIMEOUT 1200)
   endif()
   add_test(NAME ${name} COMMAND ${PROJECT_SOURCE_DIR}/tests/support/python.sh
                                 ${CMAKE_CURRENT_SOURCE_DIR}/${script} ${ARG_ARGUMENTS})

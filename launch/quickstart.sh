@@ -59,7 +59,7 @@ is_up() {
 }
 until is_up; do
     kill -0 "$coordinator" 2>/dev/null || fail "the coordinator ended"
-    [ $(($(ms) - start)) -lt 60000 ] || fail "the service is not up after 60 s"
+    [ $(($(ms) - start)) -lt 300000 ] || fail "the service is not up after 300 s"
     sleep 0.1
 done
 echo "   $(seconds_since "$start")"
