@@ -406,11 +406,14 @@ class ClientTest(unittest.TestCase):
 
     def endless_answer(self):
         is_cancelled = threading.Event()
+        self.has_begun = threading.Event()
 
         def ask(request, context):
-            context.add_callback(is_cancelled.set)
-            while not is_cancelled.wait(0.01):
+            if context.add_callback(is_cancelled.set):
+                self.has_begun.set()
+            while context.is_active():
                 yield pb.AskEvent(delta={"text": "word "})
+                time.sleep(0.01)
 
         self.server.handlers["Generation/Ask"] = ask
         return is_cancelled
@@ -451,8 +454,11 @@ class ClientTest(unittest.TestCase):
 
     def test_timeout_is_the_calls_deadline(self):
         is_cancelled = self.endless_answer()
-        _, err = self.run_tca("--timeout", "0.5", "ask", "book", "?", code=1)
-        self.assertIn("tca: DEADLINE_EXCEEDED", err)
+        timeout = 0.5  # longer where a loaded machine lets it pass before the call has begun
+        while not self.has_begun.is_set():
+            _, err = self.run_tca("--timeout", str(timeout), "ask", "book", "?", code=1)
+            self.assertIn("tca: DEADLINE_EXCEEDED", err)
+            timeout *= 2
         self.assertTrue(is_cancelled.wait(WAIT_S))
 
     # on a terminal
