@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 
 SOURCE = pathlib.Path(os.environ.get("TCA_SOURCE", pathlib.Path(__file__).resolve().parents[2]))
 sys.path[:0] = [str(SOURCE / "tests" / "unit" / "proto"), str(SOURCE / "tools")]
@@ -159,6 +160,13 @@ class Service:
 
     def info(self):
         return self.admin.GetServerInfo(pb.GetServerInfoRequest(), timeout=LIMIT_S)
+
+    def wait_idle(self):
+        """Until no question runs or waits: one that is cancelled may take a moment."""
+        deadline = time.monotonic() + LIMIT_S
+        while (info := self.info()).running + info.waiting > 0:
+            assert time.monotonic() < deadline, info
+            time.sleep(0.05)
 
     def is_serving(self, name=""):
         status = self.health.Check(health_pb2.HealthCheckRequest(service=name),

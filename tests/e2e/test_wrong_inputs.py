@@ -348,7 +348,7 @@ class WrongInputs(unittest.TestCase):
         self.assertEqual(failures, [])
         fact = self.book.facts[0]
         self.assertIn(fact.answer, self.service.ask("book", fact.question).text)
-        self.assertEqual(self.service.info().running, 0)
+        self.service.wait_idle()
 
 
 if __name__ == "__main__":
