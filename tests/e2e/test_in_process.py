@@ -72,7 +72,7 @@ class OneClient(wrong.Client):
 
     def cancel_by_id(self):
         name = f"question-{self.number}"
-        call = self.ask("book", request_id=name, max_tokens=1000, ignore_eos=True)
+        call = self.ask("book", request_id=name, max_tokens=5000, ignore_eos=True)
         next(call)
         self.generation.Cancel(pb.CancelRequest(request_id=name), timeout=LIMIT_S)
         reason = list(call)[-1].finished.reason
@@ -162,7 +162,7 @@ class InProcess(unittest.TestCase):
     maxDiff = None
 
     def test_fifty_clients_leave_nothing_behind(self):
-        self.service = Service(PROGRAM, max_running=4, kv_memory="64M",
+        self.service = Service(PROGRAM, max_running=4, kv_memory="128M",
                                question_kv=0.4)
         self.addCleanup(self.service.clean)
         self.book = corpus.build_bytes(3000, facts=2, seed=3)
@@ -192,8 +192,7 @@ class InProcess(unittest.TestCase):
 
         for fact in self.book.facts:
             self.assertIn(fact.answer, self.service.ask("book", fact.question).text)
-        info = self.service.info()
-        self.assertEqual((info.running, info.waiting), (0, 0))
+        self.service.wait_idle()
         left = {document.document_id for document in self.service.list(1000).documents}
         self.assertEqual({name for name in left if not name.startswith("shared")}, {"book"})
         for name in left - {"book"}:
@@ -205,10 +204,10 @@ class InProcess(unittest.TestCase):
         self.assertEqual(code, expected, "a sanitizer's report is above, if there is one")
 
     def test_it_ends_in_the_middle_of_everything(self):
-        one = Service(PROGRAM, drain_timeout=0)
+        one = Service(PROGRAM, drain_timeout=0, question_kv=0.5)
         self.addCleanup(one.clean)
         one.upload(b"Some text to talk about.", document_id="book")
-        calls = [one.ask_stream("book", "Go on.", max_tokens=1000, ignore_eos=True)
+        calls = [one.ask_stream("book", "Go on.", max_tokens=8000, ignore_eos=True)
                  for _ in range(3)]
         for call in calls:
             next(call)

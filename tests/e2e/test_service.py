@@ -255,7 +255,7 @@ class OneService(ServiceTest):
 
     def test_a_prefill_can_be_cancelled_by_delete(self):
         used = self.service.info().kv_used_tokens
-        data = corpus.build_bytes(30000, seed=5).text.encode()
+        data = corpus.build_bytes(150_000, seed=5).text.encode()
         call = self.service.upload_stream(data, document_id="long")
         for event in call:
             if event.document.state == pb.Document.PREFILLING:
@@ -450,7 +450,7 @@ class Memory(ServiceTest):
 
     def start(self, **settings):
         # 6 MiB hold 2,048 tokens of 3 KiB each a worker: 1,664 for documents, 384 for questions.
-        self.service = Service(PROGRAM, kv_memory="6M", question_kv=0.2, **settings)
+        self.service = Service(PROGRAM, **{"kv_memory": "6M", "question_kv": 0.2, **settings})
         self.texts = {f"d{number}": corpus.build_tokens(700, facts=1, seed=20 + number)
                       for number in range(4)}
 
@@ -547,9 +547,9 @@ class Memory(ServiceTest):
         self.service.delete("huge")
 
     def test_the_queue_of_questions_is_bounded(self):
-        self.start(max_running=1, max_waiting=1)
+        self.start(max_running=1, max_waiting=1, kv_memory="64M")
         self.put("d0")
-        running = self.service.ask_stream("d0", "Go on.", max_tokens=300, ignore_eos=True)
+        running = self.service.ask_stream("d0", "Go on.", max_tokens=3000, ignore_eos=True)
         next(event for event in running if event.HasField("delta"))
         waiting = self.service.ask_stream("d0", "Go on.", max_tokens=3, ignore_eos=True)
         accepted = next(waiting)
@@ -715,23 +715,26 @@ class Life(ServiceTest):
             self.start()
 
     def test_drain_lets_running_questions_end(self):
-        one = self.start()
+        one = self.start(drain_timeout=LIMIT_S)
         one.upload(b"Some text to talk about.", document_id="book")
-        call = one.ask_stream("book", "Go on.", max_tokens=400, ignore_eos=True)
-        next(event for event in call if event.HasField("delta"))
+        longer, call = (one.ask_stream("book", "Go on.", max_tokens=count, ignore_eos=True)
+                        for count in (8000, 400))
+        for answer in (longer, call):
+            next(event for event in answer if event.HasField("delta"))
         one.admin.Drain(pb.DrainRequest(), timeout=LIMIT_S)
         error = self.fails(grpc.StatusCode.UNAVAILABLE, lambda: one.ask("book", "Who?"))
         self.assertIn("RetryInfo", service.details_of(error))
         self.fails(grpc.StatusCode.UNAVAILABLE, lambda: one.upload(b"Text.", document_id="new"))
         for name in ("", "tca.v1.Documents", "tca.v1.Generation"):
             self.assertFalse(one.is_serving(name), name)
+        longer.cancel()  # it has kept the service there until now
         self.assertEqual(list(call)[-1].finished.usage.completion_tokens, 400)
         self.assertEqual(one.wait(), 0)
 
     def test_the_drain_s_deadline_cuts_answers_off(self):
         one = self.start(drain_timeout=0)
         one.upload(b"Some text to talk about.", document_id="book")
-        call = one.ask_stream("book", "Go on.", max_tokens=1500, ignore_eos=True)
+        call = one.ask_stream("book", "Go on.", max_tokens=8000, ignore_eos=True)
         next(event for event in call if event.HasField("delta"))
         one.process.send_signal(signal.SIGTERM)
         self.fails(grpc.StatusCode.UNAVAILABLE, lambda: list(call))
