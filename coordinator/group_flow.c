@@ -118,10 +118,15 @@ void group_question_progress(struct coordinator *coordinator,
                              const Tca__Control__V1__QuestionProgress *progress)
 {
     struct question *question = question_of(coordinator, progress->key);
+    int64_t done, left, elapsed_ms;
 
-    if (question != NULL && !question->is_stopping)
-        question_flow_progress(coordinator, question, (int64_t)progress->tokens_done,
-                               question->question_tokens, 0);
+    if (question == NULL || question->is_stopping || progress->tokens_done > INT32_MAX)
+        return;
+    done = (int64_t)progress->tokens_done;
+    left = question->question_tokens - done;
+    elapsed_ms = clock_monotonic_ms() - question->started_ms;
+    question_flow_progress(question, done, question->question_tokens,
+                           done > 0 && left > 0 ? elapsed_ms * left / done : 0);
 }
 
 void group_question_selection(struct coordinator *coordinator,

@@ -81,13 +81,11 @@ static void send_accepted(struct coordinator *coordinator, struct question *ques
     send_event(question, &event);
 }
 
-void question_flow_progress(struct coordinator *coordinator, struct question *question,
-                            int64_t done, int64_t total, int64_t eta_ms)
+void question_flow_progress(struct question *question, int64_t done, int64_t total, int64_t eta_ms)
 {
     Tca__V1__AskEvent event = TCA__V1__ASK_EVENT__INIT;
     Tca__V1__AskEvent__Progress progress = TCA__V1__ASK_EVENT__PROGRESS__INIT;
 
-    (void)coordinator;
     if (question->call == NULL || rpc_call_pending(question->call) >= CLIENT_PENDING_MAX)
         return;
     progress.tokens_total = (uint64_t)total;
@@ -105,8 +103,7 @@ void question_flow_document_progress(struct coordinator *coordinator, struct doc
     for (struct question *question = coordinator->questions; question != NULL;
          question = question->next)
         if (question->document == document && question->state == QUESTION_WAITING)
-            question_flow_progress(coordinator, question, document->work_done,
-                                   document->token_count, eta_ms);
+            question_flow_progress(question, document->work_done, document->token_count, eta_ms);
 }
 
 void question_flow_selection(struct coordinator *coordinator, struct question *question,

@@ -583,6 +583,7 @@ class WorkerLink(unittest.TestCase):
         self.assertEqual(opened, wanted)
         self.assertEqual(ids[-3:], self.service.generation.Tokenize(pb.TokenizeRequest(
             text="<|im_start|>assistant\n", parse_special=True)).token_ids[-3:])
+        time.sleep(0.01)  # so that there is a time to tell
         group.send(question_progress=control.QuestionProgress(key=opened.key, tokens_done=3))
         group.send(question_tokens=control.QuestionTokens(key=opened.key, tokens=[
             control.SampledToken(token_id=300, logprob=-0.5, top=[
@@ -594,6 +595,9 @@ class WorkerLink(unittest.TestCase):
         answer = asked()
         kinds = [kind for kind in answer.kinds if kind != "heartbeat"]
         self.assertEqual(kinds, ["accepted", "progress", "delta", "finished"])
+        progress = answer.events[answer.kinds.index("progress")].progress
+        self.assertEqual((progress.tokens_done, progress.tokens_total), (3, len(ids)))
+        self.assertGreater(progress.eta_ms, 0)
         self.assertEqual(answer.token_ids, [300])
         self.assertEqual([(chance.token_id, chance.logprob) for chance in answer.logprobs[0].top],
                          [(300, -0.5), (301, -1.5)])
