@@ -23,6 +23,7 @@ struct question *question_make(const struct ask_request *request, int64_t now_ms
     question->max_tokens = request->max_tokens;
     question->logprobs = request->logprobs;
     question->ignores_eos = request->message->ignore_eos != 0;
+    question->no_wait = request->message->no_wait != 0;
     question->asked_ms = question->last_sent_ms = now_ms;
     if (copy_stops(question, request->message) != TCA_OK) {
         question_free(question);

@@ -41,6 +41,7 @@ struct question {
     int64_t max_tokens;
     int logprobs;
     bool ignores_eos;
+    bool no_wait;            /* for its document's prefill */
     bool is_measured;        /* question_measure has been called */
     bool was_alone;          /* when it was opened, nothing else held memory that comes back */
     bool is_stopping;        /* the group has been told to end it */

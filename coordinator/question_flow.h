@@ -19,8 +19,7 @@ void question_flow_tokenized(struct coordinator *coordinator, struct question *q
                              struct token_ids *tokens);
 void question_flow_document_tokenized(struct coordinator *coordinator, struct document *document);
 
-void question_flow_progress(struct question *question, int64_t done, int64_t total,
-                            int64_t eta_ms);
+void question_flow_progress(struct question *question, int64_t done, int64_t total, int64_t eta_ms);
 /* The document's prefill goes on: those who wait for it hear of it. */
 void question_flow_document_progress(struct coordinator *coordinator, struct document *document);
 

@@ -309,6 +309,19 @@ static void start_question(struct coordinator *coordinator, struct question *que
     worker_link_open_question(coordinator, question);
 }
 
+/* Those that are held and would not wait for another prefill of their document. */
+static void end_impatient(struct coordinator *coordinator)
+{
+    struct question *next;
+
+    for (struct question *question = coordinator->questions; question != NULL; question = next) {
+        next = question->next;
+        if (question->no_wait && is_held(question))
+            question_flow_end(coordinator, question, RPC_FAILED_PRECONDITION,
+                              "no_wait: the document makes room for one that has waited long");
+    }
+}
+
 static void start_questions(struct coordinator *coordinator)
 {
     for (struct question *question = coordinator->questions; question != NULL;
@@ -333,5 +346,6 @@ void scheduler_run(struct coordinator *coordinator)
     store_unwanted(coordinator);
     while (start_document(coordinator))
         continue;
+    end_impatient(coordinator);
     start_questions(coordinator);
 }

@@ -233,6 +233,10 @@ static void a_document_that_is_always_asked_makes_room_at_last(void **state)
     age(first);
     held = ask(scene, asked);
     assert_int_equal(held->state, QUESTION_WAITING);
+    held->no_wait = true;
+    scheduler_run(&scene->coordinator);
+    assert_int_equal(asked->questions, 2); /* it has ended */
+    held = ask(scene, asked);
     leave(scene, early);
     assert_int_equal(asked->state, DOCUMENT_READY); /* one still reads it */
     leave(scene, running);
