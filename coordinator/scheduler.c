@@ -18,7 +18,7 @@ enum { PREFILLS_MAX = 2 };
  * over them wait for it. */
 enum { PATIENCE_MS = 10 * 1000 };
 
-/* Documents that questions wait for come first, but one in so many prefills goes by the turn. */
+/* Documents that questions wait for come first, but after so many in a row it goes by the turn. */
 enum { WANTED_IN_A_ROW_MAX = 4 };
 
 static int count_prefills(const struct coordinator *coordinator)
@@ -282,7 +282,9 @@ static bool try_document(struct coordinator *coordinator, struct document *docum
 static bool start_document(struct coordinator *coordinator)
 {
     struct document *document = next_document(coordinator, NULL);
+    const int wanted_in_a_row = coordinator->wanted_in_a_row;
     enum admission_answer answer;
+    bool is_changed;
 
     hold_back(coordinator, document);
     if (document == NULL || count_prefills(coordinator) >= PREFILLS_MAX)
@@ -292,7 +294,9 @@ static bool start_document(struct coordinator *coordinator)
     if (answer != ADMISSION_WAIT)
         return false;
     document = next_document(coordinator, document);
-    return document != NULL && try_document(coordinator, document, &answer);
+    is_changed = document != NULL && try_document(coordinator, document, &answer);
+    coordinator->wanted_in_a_row = wanted_in_a_row; /* who passes takes nobody's turn */
+    return is_changed;
 }
 
 /* Questions. */
