@@ -77,19 +77,23 @@ static bool read_meminfo(uint64_t *total_out, uint64_t *available_out)
     return found == 2;
 }
 
-/* Of what a control group uses, files' pages that are given up when memory is wanted: the model's
- * weights, once they are read, are such. */
+/* Of what a control group uses, files' pages, which are given up when memory is wanted: the model's
+ * weights are such. MemAvailable counts them too. */
 static uint64_t reclaimable_bytes(void)
 {
     FILE *file = fopen("/sys/fs/cgroup/memory.stat", "re");
     if (!file)
         return 0;
     char line[128];
-    unsigned long long bytes = 0;
-    while (bytes == 0 && fgets(line, sizeof(line), file))
-        (void)sscanf(line, "inactive_file %llu", &bytes);
+    uint64_t sum = 0;
+    while (fgets(line, sizeof(line), file)) {
+        unsigned long long bytes = 0;
+        if (sscanf(line, "inactive_file %llu", &bytes) == 1 ||
+            sscanf(line, "active_file %llu", &bytes) == 1)
+            sum += bytes;
+    }
     fclose(file);
-    return bytes;
+    return sum;
 }
 
 enum tca_status cpu_memory(size_t *total_bytes_out, size_t *free_bytes_out)
