@@ -42,7 +42,7 @@ static const struct setting rows[] = {
              "no-launch: worker-secret in the state-dir"},
     {FIELD(kv_memory), .name = "kv-memory", .initial = "0", .is_bytes = true, .metavar = "BYTES",
      .min = 0, .max = INT64_MAX,
-     .help = "KV memory a worker; 0: half of what is free after the weights"},
+     .help = "KV memory a worker, up to what is free after the weights; 0: half of that"},
     {FIELD(kv_policy), .name = "kv-policy", .initial = "lru", .choices = policies,
      .metavar = "NAME",
      .help = "when KV memory is short: lru stores the least recently used document, refuse "

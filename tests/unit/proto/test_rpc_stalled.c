@@ -173,7 +173,7 @@ static void a_call_without_a_request_is_ended(void **state)
     assert_int_equal(rpc_channel_open(address, &channel, &error), TCA_OK);
     assert_int_equal(rpc_stream_open(channel, "/test.Echo/Chat", 0, &stream, &error), TCA_OK);
     assert_int_equal(rpc_stream_receive(stream, DEADLINE_MS, &answer), TCA_ERR_NOT_FOUND);
-    assert_int_not_equal(rpc_stream_finish(stream, NULL, NULL), RPC_OK);
+    assert_int_equal(rpc_stream_finish(stream, NULL, NULL), RPC_DEADLINE_EXCEEDED);
     rpc_stream_close(stream);
 
     /* One that has spoken may take its time. */
