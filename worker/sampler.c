@@ -12,6 +12,7 @@ struct candidate {
 struct sampler {
     int vocab;
     float *scores;                /* owned [vocab]: logits after penalty and temperature */
+    double lse;                   /* of the scores, where top-p alone cuts them */
     uint8_t *is_seen;             /* owned [vocab]: all zeros between calls */
     struct candidate *candidates; /* owned [vocab] */
 };
@@ -129,8 +130,39 @@ static double log_sum_exp(const float *values, int count)
     for (int i = 0; i < count; i++)
         most = values[i] > most ? values[i] : most;
     for (int i = 0; i < count; i++)
-        sum += exp((double)values[i] - (double)most);
+        sum += (double)expf(values[i] - most);
     return (double)most + log(sum);
+}
+
+/* Put the `wanted` best of `count` in front, in any order (quickselect). */
+static void bring_forward(struct candidate *candidates, int count, int wanted)
+{
+    int first = 0, last = count - 1;
+
+    while (first < last) {
+        const struct candidate pivot = candidates[first + (last - first) / 2];
+        int left = first, right = last;
+
+        while (left <= right) {
+            struct candidate other;
+
+            while (is_better(&candidates[left], &pivot))
+                left++;
+            while (is_better(&pivot, &candidates[right]))
+                right--;
+            if (left > right)
+                break;
+            other = candidates[left];
+            candidates[left++] = candidates[right];
+            candidates[right--] = other;
+        }
+        if (wanted <= right + 1)
+            last = right;
+        else if (wanted > left)
+            first = left;
+        else
+            return;
+    }
 }
 
 /* The `count` best of a whole row, by insertion: count is small. */
@@ -209,10 +241,13 @@ static int list_candidates(struct sampler *sampler, const struct sampler_params 
 {
     float most = sampler->scores[best_score(sampler)];
     bool is_cut = params->top_p < 1.0 && params->top_k == 0;
-    double lse = is_cut ? log_sum_exp(sampler->scores, sampler->vocab) : 0.0;
-    /* What lies below this sums to less than 1 - top_p. */
-    double least = is_cut ? lse + log((1.0 - params->top_p) / sampler->vocab) : -INFINITY;
+    double least = -INFINITY;
     int count = 0;
+
+    if (is_cut) { /* what lies below this sums to less than 1 - top_p */
+        sampler->lse = log_sum_exp(sampler->scores, sampler->vocab);
+        least = sampler->lse + log((1.0 - params->top_p) / sampler->vocab);
+    }
 
     if (params->min_p > 0.0 && (double)most + log(params->min_p) - 1e-3 > least)
         least = (double)most + log(params->min_p) - 1e-3;
@@ -220,10 +255,12 @@ static int list_candidates(struct sampler *sampler, const struct sampler_params 
         if ((double)sampler->scores[id] >= least || sampler->scores[id] == most)
             sampler->candidates[count++] =
                 (struct candidate){.value = sampler->scores[id], .id = id};
+    if (params->top_k > 0 && params->top_k < count) {
+        bring_forward(sampler->candidates, count, params->top_k);
+        count = params->top_k;
+    }
     if (params->top_k > 0 || params->top_p < 1.0 || params->min_p > 0.0)
         qsort(sampler->candidates, (size_t)count, sizeof(*sampler->candidates), compare_candidates);
-    if (params->top_k > 0 && params->top_k < count)
-        count = params->top_k;
     return count;
 }
 
@@ -248,7 +285,7 @@ static int32_t draw(struct sampler *sampler, const struct sampler_params *params
     /* With top-p, `total` lacks the improbable tokens left out above: at most a share of 1 - top_p,
      * spread so thin that the nucleus ends before any of them. */
     if (params->top_p < 1.0 && params->top_k == 0)
-        total = exp(log_sum_exp(sampler->scores, sampler->vocab) - (double)most);
+        total = exp(sampler->lse - (double)most);
     for (used = 0; used < count; used++) {
         if (used > 0 && is_filtered &&
             ((params->top_p < 1.0 && kept >= params->top_p * total) ||
