@@ -47,11 +47,14 @@ def describe(error: grpc.RpcError) -> str:
 
 class Coordinator:
     """A tca-coordinator on a free port, with its state and log in a folder that goes with it.
-    `options`: its settings, dashes or underscores."""
+    `options`: its settings, dashes or underscores. Of the main thread: until stop(), SIGINT and
+    SIGTERM end the program, and so all calls of it, in place of raising KeyboardInterrupt: grpc
+    may wait for ever once that came while it held a lock."""
 
     def __init__(self, program: str, options: dict[str, object]):
         self.folder = tempfile.mkdtemp(prefix="tca-quality-")
         self.log = pathlib.Path(self.folder) / "log"
+        self.is_interrupted = False
         arguments = {"listen": "127.0.0.1:0", "state_dir": self.folder + "/state", **options}
         try:
             with open(self.log, "wb") as log:
@@ -62,18 +65,30 @@ class Coordinator:
         except OSError as error:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise RuntimeError(f"{program}: {error.strerror}") from error
+        self.handlers = {number: signal.signal(number, self._interrupt)
+                         for number in (signal.SIGINT, signal.SIGTERM)}
         # A coordinator that never gets ready ends the wait for its next line.
         watchdog = threading.Timer(START_S, self.process.kill)
         watchdog.start()
         try:
             self.address = self._wait_line("listening on ").split()[-1]
             self._wait_line("ready")
-        except BaseException:
+        except RuntimeError as error:
             self.stop()
+            self.raise_if_interrupted(error)
             raise
         finally:
             watchdog.cancel()
         threading.Thread(target=self.process.stdout.read, daemon=True).start()  # keep it writable
+
+    def _interrupt(self, *_: object) -> None:
+        self.is_interrupted = True
+        self.process.kill()
+
+    def raise_if_interrupted(self, error: Exception) -> None:
+        """KeyboardInterrupt, if that is what the failure comes of."""
+        if self.is_interrupted:
+            raise KeyboardInterrupt from error
 
     def _wait_line(self, prefix: str) -> str:
         for line in self.process.stdout:
@@ -95,6 +110,8 @@ class Coordinator:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -216,6 +216,8 @@ def run_plan(plan: Plan, source: texts.Source, results: Results, where: str,
         runner.run()
         return runner.refused
     except grpc.RpcError as error:
+        if coordinator:
+            coordinator.raise_if_interrupted(error)
         log = f"\n{coordinator.log_tail()}" if coordinator else ""
         raise RuntimeError(f"{describe(error)}{log}") from error
     finally:
