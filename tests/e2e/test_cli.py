@@ -32,7 +32,7 @@ class CliTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.service = Service(PROGRAM, kv_memory="256M", question_kv=0.75)
+        cls.service = Service(PROGRAM, kv_memory="256M", question_kv=0.75, drain_timeout=LIMIT_S)
         cls.book = corpus.build_bytes(8000, facts=3, seed=3)
         cls.folder = tempfile.TemporaryDirectory(prefix="tca-cli-")
         cls.environment = dict(os.environ, TCA_SERVER=cls.service.address, LC_ALL="C.UTF-8")
@@ -353,7 +353,7 @@ class CliEnd(CliTest):
     def test_drain_ends_the_service(self):
         self.assertEqual(self.tca("health")[0], "SERVING\n")
         with self.running("generate", "Hello", *ENDLESS) as longer, \
-                self.running("generate", "Hello", "--max-tokens", "1000",
+                self.running("generate", "Hello", "--max-tokens", "300",
                              "--ignore-eos") as client:
             for one in (longer, client):
                 self.assertTrue(one.stdout.read(1))
